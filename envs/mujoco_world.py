@@ -32,6 +32,7 @@ from envs.tabletop import (
 )
 
 OBJECT = "object"
+OBJECT_BOUND_M = 0.07
 _LAG = np.array([d / k for d, k in zip(panda.SERVO_DAMPING, panda.SERVO_STIFFNESS, strict=True)])
 LAG_SUBSTEPS = np.append(_LAG, [panda.FINGER_DAMPING / panda.FINGER_STIFFNESS] * 2) / PHYSICS_STEP_S
 STATE_SPEC = int(mujoco.mjtState.mjSTATE_INTEGRATION)
@@ -69,9 +70,10 @@ def build_model() -> mujoco.MjModel:
     spec.option.timestep = PHYSICS_STEP_S
     spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
     spec.option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
-    spec.option.impratio = 5.0
-    spec.option.iterations = 20
-    spec.option.ls_iterations = 10
+    spec.option.impratio = 2.0
+    # Enough for a squeezed object: at 20 iterations an unfinished solution shot objects out of the gripper.
+    spec.option.iterations = 100
+    spec.option.ls_iterations = 50
     spec.visual.quality.shadowsize = _DISABLED_QUALITY["shadowsize"]
     spec.visual.quality.offsamples = _DISABLED_QUALITY["offsamples"]
     spec.visual.global_.offwidth = spec.visual.global_.offheight = 512
@@ -106,9 +108,10 @@ def build_model() -> mujoco.MjModel:
         body.add_geom(
             name=f"object_{name}",
             type=mujoco.mjtGeom.mjGEOM_BOX if kind == "box" else mujoco.mjtGeom.mjGEOM_CYLINDER,
-            size=[0.02, 0.02, 0.02],
+            # The compiled bounding boxes of the broad phase stay: they must hold the largest object a scene may ask for.
+            size=[OBJECT_BOUND_M] * 3,
             mass=0.025,
-            condim=4,
+            condim=6,
             solref=[0.01, 1.0],
         )
     return spec.compile()
@@ -172,9 +175,7 @@ class MujocoWorld:
             primitive, half, center = parts[names.index(name)]
             size = [half[0], half[2], 0.0] if primitive == "cylinder" else list(half)
             model.geom_size[geom], model.geom_pos[geom] = size, center
-            model.geom_rbound[geom] = float(np.linalg.norm(half))
-            model.geom_aabb[geom] = [0.0, 0.0, 0.0, *half]
-            model.geom_friction[geom] = [scene.object_friction, 0.01, 0.0002]
+            model.geom_friction[geom] = [scene.object_friction, 0.01, 0.003]
         self._set_object_mass(scene)
         table = model.geom("table").id
         model.geom_matid[table] = model.material(scene.table_texture).id

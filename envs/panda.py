@@ -89,6 +89,7 @@ def add_panda(spec: mujoco.MjSpec, *, visuals: bool) -> None:
             _add_joint(body, joint)
         _fill_link(spec, body, links[child], path.parent, visuals)
     _add_servos(spec)
+    couple_fingers(spec)
 
 
 def _attribute(element: ElementTree.Element, child: str, name: str) -> str:
@@ -186,6 +187,14 @@ def _add_servos(spec: mujoco.MjSpec) -> None:
         actuator.biasprm[2] = -kv
         actuator.forcerange = [-limit, limit]
         actuator.forcelimited = True
+
+
+def couple_fingers(spec: mujoco.MjSpec) -> None:
+    """One motor drives both fingers of the real hand: they open and close together."""
+    coupling = spec.add_equality(
+        type=mujoco.mjtEq.mjEQ_JOINT, objtype=mujoco.mjtObj.mjOBJ_JOINT, name1=FINGER_JOINTS[0], name2=FINGER_JOINTS[1]
+    )
+    coupling.data[:5] = [0.0, 1.0, 0.0, 0.0, 0.0]
 
 
 def kinematic_model() -> mujoco.MjModel:

@@ -135,7 +135,9 @@ def grasp_point(hand: Hand) -> np.ndarray:
     pose = hand.object_pose()
     center = np.zeros(3)
     if hand.scene.object_kind == "ell":
-        center = np.array(hand.scene.object_parts()[0][2])
+        half, middle = hand.scene.object_parts()[0][1:]
+        # Off the corner, where the other bar leaves room for a finger.
+        center = np.array(middle) + [half[0] * 0.45, 0.0, 0.0]
     w, z = pose[3], pose[6]
     yaw = 2 * math.atan2(z, w)
     turned = np.array([math.cos(yaw) * center[0] - math.sin(yaw) * center[1],

@@ -62,8 +62,8 @@ class Camera:
 
 FRONT_TARGET = (0.48, 0.0, 0.055)
 FRONT_DISTANCE = 0.95
-FRONT_AZIMUTH_DEG = 35.0
-FRONT_ELEVATION_DEG = 42.0
+FRONT_AZIMUTH_DEG = 58.0
+FRONT_ELEVATION_DEG = 38.0
 FRONT_FOV_DEG = 32.0
 # The wrist camera rides on the hand, looking along the fingers: position and target in the hand's frame.
 WRIST = Camera(position=(0.07, 0.0, 0.02), target=(0.0, 0.0, 0.14), fov_deg=70.0)
