@@ -60,11 +60,11 @@ class Camera:
         return np.stack([right, np.cross(backward, right), backward], axis=1)
 
 
-FRONT_TARGET = (0.48, 0.0, 0.055)
+FRONT_TARGET = (0.48, 0.0, 0.085)
 FRONT_DISTANCE = 0.95
 FRONT_AZIMUTH_DEG = 58.0
 FRONT_ELEVATION_DEG = 38.0
-FRONT_FOV_DEG = 32.0
+FRONT_FOV_DEG = 34.0
 # The wrist camera rides on the hand, looking along the fingers: position and target in the hand's frame.
 WRIST = Camera(position=(0.07, 0.0, 0.02), target=(0.0, 0.0, 0.14), fov_deg=70.0)
 CAMERAS = ("front", "wrist")
