@@ -1,0 +1,179 @@
+"""What every arm offers: read it, stream joint targets to it at its own rate, hold, park, release.
+
+An adapter is one file with one class that derives from `Arm`. `connect("mujoco", seed=3)` finds it in the table
+below; an arm from elsewhere is named by its place, `connect("my_package.my_arm:MyArm", port=...)`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from robots.kinematics import Kinematics
+
+# name -> module:Class. Written out, so that one glance says what there is and a typo can be answered.
+ARMS = {
+    "mujoco": "robots.simulated:MujocoArm",
+    "pybullet": "robots.simulated:PybulletArm",
+}
+
+
+class ArmError(RuntimeError):
+    """An arm cannot do what was asked: not connected, released, or its device failed."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What an arm observed, and when.
+
+    Attributes:
+        observation: LeRobot names: `observation.images.<camera>` uint8 (H, W, 3), `observation.state` float32 (7,),
+            `observation.joints` float32 (J,) rad.
+        monotonic_s: the arm's own clock (`Arm.now`), for ages.
+        wall_s: seconds since the epoch, for people.
+    """
+
+    observation: dict[str, np.ndarray]
+    monotonic_s: float
+    wall_s: float
+
+
+@dataclass(frozen=True)
+class JointTarget:
+    """Where the joints shall be at the next tick.
+
+    Attributes:
+        joints: (J,) rad.
+        gripper: closedness, 0 open to 1 closed.
+        velocity: (J,) rad/s with which the joints pass the target; zeros when they shall stop there.
+        gripper_velocity: closedness per second, likewise.
+    """
+
+    joints: np.ndarray
+    gripper: float
+    velocity: np.ndarray
+    gripper_velocity: float = 0.0
+
+    @classmethod
+    def still(cls, joints: np.ndarray, gripper: float) -> JointTarget:
+        """A target to come to rest at."""
+        joints = np.array(joints, dtype=np.float64)
+        return cls(joints, float(gripper), np.zeros_like(joints))
+
+
+class Arm(ABC):
+    """One arm. Joint angles in radians, poses in metres and radians in the arm's base frame.
+
+    Attributes:
+        name: what to call it in records.
+        simulated: whether nothing real moves.
+        joint_names: J names, in the order of every joint vector.
+        kinematics: between joint angles and the tool's pose.
+        rate_hz: how many targets a second `command` is meant to receive.
+        park_joints: (J,) rad, where the arm may be left.
+        park_speed: rad/s, the fastest any joint moves on the way there.
+    """
+
+    name: str
+    simulated: bool
+    joint_names: tuple[str, ...]
+    kinematics: Kinematics
+    rate_hz: float
+    park_joints: np.ndarray
+    park_speed: float = 0.4
+
+    @abstractmethod
+    def connect(self) -> None:
+        """Open the device; nothing moves, and a target left over from before is replaced by the measured pose."""
+
+    @abstractmethod
+    def observe(self) -> Reading:
+        """Read joints, tool pose and cameras."""
+
+    @abstractmethod
+    def command(self, target: JointTarget) -> None:
+        """Send the target of one tick, 1 / rate_hz seconds after the one before; returns when the tick is due to end."""
+
+    @abstractmethod
+    def hold(self) -> JointTarget:
+        """Come to rest where the arm is; returns the target that is held. Allowed at any time while connected."""
+
+    @abstractmethod
+    def release(self) -> None:
+        """Let go: brakes or torque off, as the device has it. The arm takes no target until it is connected again."""
+
+    @abstractmethod
+    def disconnect(self) -> None:
+        """Close the device. Safe to call twice."""
+
+    @abstractmethod
+    def now(self) -> float:
+        """The arm's monotonic clock, seconds; what `Reading.monotonic_s` is stamped with."""
+
+    def park(self) -> None:
+        """Move slowly to `park_joints` and stay there."""
+        from robots.stream import travel
+
+        start = self.hold()
+        for target in travel(start, self.park_joints, self.park_speed, self.rate_hz):
+            self.command(target)
+        self.hold()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.disconnect()
+
+
+def find(name: str) -> type[Arm]:
+    """The class of an arm: a name from `ARMS`, or `module:Class`."""
+    place = ARMS.get(name, name)
+    if ":" not in place:
+        near = difflib.get_close_matches(name, ARMS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(ARMS)}, or give module:Class"
+        raise ValueError(f"no arm is called {name!r}; {hint}")
+    module_name, _, class_name = place.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise ValueError(f"arm {name!r}: cannot import {module_name} ({error}); is its driver installed?") from error
+    found = getattr(module, class_name, None)
+    if isinstance(found, type) and issubclass(found, Arm):
+        return found
+    raise ValueError(f"arm {name!r}: {module_name} has no class {class_name} that derives from robots.arm.Arm")
+
+
+def connect(name: str, **config: Any) -> Arm:
+    """A connected arm; use it in a `with` block, which disconnects it.
+
+    Raises:
+        ValueError: when the name or a setting is unknown.
+    """
+    kind = find(name)
+    try:
+        arm = kind(**config)
+    except TypeError as error:
+        raise ValueError(f"arm {name!r} does not take these settings: {error}") from error
+    arm.connect()
+    return arm
+
+
+def check_target(arm: Arm, target: JointTarget) -> None:
+    """Refuse a target that is no target, whoever sent it; every adapter calls this first in `command`."""
+    count = len(arm.joint_names)
+    if np.shape(target.joints) != (count,) or np.shape(target.velocity) != (count,):
+        raise ArmError(f"{arm.name} has {count} joints; a target came with {np.shape(target.joints)}")
+    if not (np.isfinite(target.joints).all() and np.isfinite(target.velocity).all()):
+        raise ArmError(f"a target for {arm.name} has NaN or infinity in it; nothing was sent")
+    if not (math.isfinite(target.gripper) and math.isfinite(target.gripper_velocity)):
+        raise ArmError(f"a gripper target for {arm.name} is {target.gripper}; nothing was sent")

@@ -1,0 +1,338 @@
+"""The guard: a pure function of (state, request, limits, time) that passes, clamps or vetoes what a planner asks for.
+
+The checks run in a fixed order: schema, action bounds, workspace, joints, age of the observation, the model's own
+doubt. Clamping never repairs nonsense: a request that is not finite is vetoed, not clamped. Whatever leaves the guard
+is checked once more against every limit, so that a mistake in a clamp becomes a veto and not a movement.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from robots.arm import JointTarget
+from robots.kinematics import Kinematics
+from robots.limits import Limits
+from robots.stream import PEAK
+
+REQUEST_KEYS = ("action", "observed_s", "uncertainty", "plan")
+AXES = ("dx", "dy", "dz", "droll", "dpitch", "dyaw", "dgripper")
+UNITS = ("m", "m", "m", "rad", "rad", "rad", "")
+# Rounding of float32 actions is no violation.
+ROUNDING = 1e-6
+# Inverse kinematics is a search; a pose is reached when it is met this closely.
+REACHED_M, REACHED_RAD = 0.002, 0.02
+# How far inverse kinematics may have missed its aim for the aim still to count.
+AIM_M, AIM_RAD = 0.01, 0.1
+# How often a step that is too fast for a joint is shortened before it is vetoed.
+SHORTENINGS = 5
+# Clocks are read one after the other; a stamp may be this much ahead.
+CLOCK_SLACK_S = 0.001
+
+
+@dataclass(frozen=True)
+class State:
+    """What the guard knows of the arm at the moment of a request.
+
+    Attributes:
+        pose: (7,) measured `observation.state`: tool position, roll pitch yaw, closedness.
+        joints: (J,) measured, rad.
+        commanded: the target the arm was last sent to.
+        aim: (6,) tool position and roll pitch yaw that target was meant to reach (`Verdict.aim`), so that what the
+            inverse kinematics missed by is not lost; None to go by the target itself.
+    """
+
+    pose: np.ndarray
+    joints: np.ndarray
+    commanded: JointTarget
+    aim: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of a request.
+
+    Attributes:
+        outcome: `passed` as asked, `clamped` to the limits, or `vetoed`: nothing may be sent, the arm holds.
+        sentence: why, with numbers.
+        reasons: one sentence a clamp, or the veto's.
+        action: (7,) the approved end-effector action; None when vetoed.
+        target: the joint target it comes to; None when vetoed.
+        aim: (6,) the tool position and roll pitch yaw the target is meant to reach; None when vetoed.
+    """
+
+    outcome: Literal["passed", "clamped", "vetoed"]
+    sentence: str
+    reasons: tuple[str, ...] = ()
+    action: np.ndarray | None = None
+    target: JointTarget | None = None
+    aim: np.ndarray | None = None
+
+
+class Veto(Exception):
+    """A check failed; the message is the verdict's sentence."""
+
+
+def request(action: np.ndarray, observed_s: float, uncertainty: float | None, plan: str) -> dict[str, Any]:
+    """A request as the guard wants it.
+
+    Args:
+        action: (7,) physical end-effector action.
+        observed_s: when the observation it was planned from was made, on the arm's clock.
+        uncertainty: the model's word on its own plan, 1 = calibrated; None where the model has none.
+        plan: hash of the plan, for the record.
+    """
+    return {"action": action, "observed_s": observed_s, "uncertainty": uncertainty, "plan": plan}
+
+
+@dataclass(frozen=True)
+class Guard:
+    """Limits and the kinematics of the arm they are for."""
+
+    limits: Limits
+    kinematics: Kinematics
+
+    def review(self, state: State, asked: Mapping[str, Any], now: float) -> Verdict:
+        """The verdict on one request at a time on the arm's clock; never raises: what it cannot judge it vetoes."""
+        try:
+            return _review(state, asked, self.limits, now, self.kinematics)
+        except Veto as veto:
+            return Verdict("vetoed", str(veto), (str(veto),))
+        except Exception as error:  # noqa: BLE001 - fail closed: an unforeseen error must not let a request through
+            sentence = f"the guard could not judge the request ({type(error).__name__}: {error})"
+            return Verdict("vetoed", sentence, (sentence,))
+
+
+def _review(state: State, asked: Mapping[str, Any], limits: Limits, now: float, kinematics: Kinematics) -> Verdict:
+    action, observed_s, doubt = _check_schema(state, asked, limits, now)
+    reasons: list[str] = []
+    action = _bound_action(action, limits, reasons)
+    start, facing = _commanded_pose(state, kinematics)
+    measured = np.asarray(state.pose[:3], dtype=np.float64)
+    lead = np.full(3, limits.position_lead_m)
+    start = measured + np.clip(start - measured, -lead, lead)
+    position, rpy = _bound_pose(start, facing, action, limits, reasons)
+    joints, aim = _bound_joints(state, (start, rpy_of(facing)), (position, rpy), limits, kinematics, reasons)
+    _check_age(observed_s, now, limits)
+    _check_doubt(doubt, limits)
+    # Closedness ends at 0 and 1 by construction of a gripper; that is no clamp worth a word.
+    closed = float(np.clip(state.commanded.gripper + action[6], 0.0, 1.0))
+    held = float(state.pose[6])
+    closed = float(np.clip(held + np.clip(closed - held, -limits.gripper_lead, limits.gripper_lead), 0.0, 1.0))
+    reached, turned = kinematics.forward(joints)
+    _check_result(joints, reached, turned, state, limits)
+    target = JointTarget.still(joints, closed)
+    if not reasons:
+        return Verdict("passed", "within all limits", (), action, target, aim)
+    turn = rpy_of(turned @ facing.T)
+    turn = (turn + math.pi) % (2 * math.pi) - math.pi
+    approved = np.concatenate([reached - start, turn, [closed - state.commanded.gripper]])
+    return Verdict("clamped", "; ".join(reasons), tuple(reasons), approved, target, aim)
+
+
+def _commanded_pose(state: State, kinematics: Kinematics) -> tuple[np.ndarray, np.ndarray]:
+    """Where the tool was sent: position (3,), rotation (3, 3)."""
+    position, rotation = kinematics.forward(state.commanded.joints)
+    if state.aim is None:
+        return position, rotation
+    aimed = rotation_of(state.aim[3:])
+    turn = math.acos(float(np.clip((np.trace(aimed.T @ rotation) - 1) / 2, -1.0, 1.0)))
+    # An aim that the joints do not bear out belongs to another target.
+    if np.linalg.norm(state.aim[:3] - position) > AIM_M or turn > AIM_RAD:
+        return position, rotation
+    return state.aim[:3], aimed
+
+
+def _check_schema(
+    state: State, asked: Mapping[str, Any], limits: Limits, now: float
+) -> tuple[np.ndarray, float, float | None]:
+    if not isinstance(asked, Mapping):
+        raise Veto(f"a request is a mapping with {', '.join(REQUEST_KEYS)}; got {type(asked).__name__}")
+    missing = [key for key in REQUEST_KEYS if key not in asked]
+    unknown = [str(key) for key in asked if key not in REQUEST_KEYS]
+    if missing or unknown:
+        raise Veto(f"the request {'lacks ' + missing[0] if missing else 'has an unknown key ' + unknown[0]}")
+    joints = len(limits.joint_names)
+    action = _vector("action", asked["action"], 7)
+    _vector("measured pose", state.pose, 7)
+    _vector("measured joints", state.joints, joints)
+    _vector("commanded joints", state.commanded.joints, joints)
+    if state.aim is not None:
+        _vector("aim", state.aim, 6)
+    observed = _number("observed_s", asked["observed_s"])
+    now = _number("time", now)
+    _number("commanded closedness", state.commanded.gripper)
+    if observed > now + CLOCK_SLACK_S:
+        raise Veto(f"the observation is stamped {observed - now:.3f} s in the future; two clocks are mixed up")
+    doubt = None if asked["uncertainty"] is None else _number("uncertainty", asked["uncertainty"])
+    return action, observed, doubt
+
+
+def _vector(name: str, value: Any, size: int) -> np.ndarray:
+    try:
+        vector = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise Veto(f"{name} is not a vector of numbers") from error
+    if vector.shape != (size,):
+        raise Veto(f"{name} has shape {vector.shape}; it needs ({size},)")
+    if not np.isfinite(vector).all():
+        bad = int(np.argmin(np.isfinite(vector)))
+        raise Veto(f"{name}[{bad}] is {vector[bad]}; nothing is done with numbers that are not finite")
+    return vector
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise Veto(f"{name} is not a number") from error
+    if not math.isfinite(number):
+        raise Veto(f"{name} is {number}; it must be finite")
+    return number
+
+
+def _bound_action(action: np.ndarray, limits: Limits, reasons: list[str]) -> np.ndarray:
+    bounded = np.clip(action, limits.action_low, limits.action_high)
+    for index in np.flatnonzero(np.abs(bounded - action) > ROUNDING):
+        reasons.append(f"{AXES[index]} {action[index]:+.4g} clamped to {bounded[index]:+.4g} {UNITS[index]}".rstrip())
+    return bounded
+
+
+def _bound_pose(
+    start: np.ndarray, facing: np.ndarray, action: np.ndarray, limits: Limits, reasons: list[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The pose asked for, (3,) m and (3,) rad, inside the workspace; a veto when one step cannot bring it there."""
+    wanted = start + action[:3]
+    position = np.clip(wanted, limits.workspace_low, limits.workspace_high)
+    step = position - start
+    outside = np.maximum(step - limits.action_high[:3], np.asarray(limits.action_low[:3]) - step)
+    if outside.max() > REACHED_M:
+        axis = int(outside.argmax())
+        raise Veto(
+            f"the tool is at {'xyz'[axis]} = {start[axis]:.3f} m, outside the workspace "
+            f"[{limits.workspace_low[axis]:g}, {limits.workspace_high[axis]:g}] by more than one step; move it back by hand"
+        )
+    for axis in np.flatnonzero(np.abs(position - wanted) > ROUNDING):
+        reasons.append(
+            f"{'xyz'[axis]} {wanted[axis]:.3f} m is outside the workspace "
+            f"[{limits.workspace_low[axis]:g}, {limits.workspace_high[axis]:g}], clamped to {position[axis]:.3f}"
+        )
+    asked = rpy_of(rotation_of(action[3:6]) @ facing)
+    rpy = np.clip(asked, limits.tool_rpy_low, limits.tool_rpy_high)
+    for axis in np.flatnonzero(np.abs(rpy - asked) > 1e-4):
+        reasons.append(
+            f"{('roll', 'pitch', 'yaw')[axis]} {asked[axis]:.3f} rad is outside "
+            f"[{limits.tool_rpy_low[axis]:.3f}, {limits.tool_rpy_high[axis]:.3f}], clamped to {rpy[axis]:.3f}"
+        )
+    return position, rpy
+
+
+def _bound_joints(
+    state: State,
+    start: tuple[np.ndarray, np.ndarray],
+    end: tuple[np.ndarray, np.ndarray],
+    limits: Limits,
+    kinematics: Kinematics,
+    reasons: list[str],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Joint angles (J,) for the end pose (position, rpy), or for one on the straight way there that limits allow.
+
+    Returns them with the pose they aim at (6,).
+    """
+    commanded = np.asarray(state.commanded.joints, dtype=np.float64)
+    error = np.abs(commanded - state.joints)
+    if error.max() > limits.tracking_error_rad:
+        worst = int(error.argmax())
+        raise Veto(
+            f"{limits.joint_names[worst]} is {error[worst]:.3f} rad from where it was sent (limit "
+            f"{limits.tracking_error_rad:g}); the arm is pushing against something or did not follow"
+        )
+    low = np.asarray(limits.joint_low) + limits.joint_margin_rad
+    high = np.asarray(limits.joint_high) - limits.joint_margin_rad
+    share, first = 1.0, ""
+    for _ in range(SHORTENINGS):
+        position, rpy = ((1 - share) * a + share * b for a, b in zip(start, end, strict=True))
+        joints = kinematics.solve(commanded, position, rotation_of(rpy))
+        if not np.isfinite(joints).all():
+            raise Veto(f"no joint angles bring the tool to {_place(position)}")
+        inside = np.clip(joints, low, high)
+        speed = np.abs(inside - commanded) * PEAK / limits.period_s
+        excess = float((speed / np.asarray(limits.joint_velocity)).max())
+        if excess <= 1.0:
+            break
+        worst = int((speed / np.asarray(limits.joint_velocity)).argmax())
+        first = first or f"{limits.joint_names[worst]} would reach {speed[worst]:.2f} rad/s (limit " + (
+            f"{limits.joint_velocity[worst]:g})"
+        )
+        share *= 0.98 / excess
+    else:
+        raise Veto(f"{first}, and no shorter step in that direction stays below it")
+    for index in np.flatnonzero(np.abs(inside - joints) > ROUNDING):
+        reasons.append(
+            f"{limits.joint_names[index]} {joints[index]:.3f} rad is outside [{low[index]:.3f}, {high[index]:.3f}], "
+            f"clamped to {inside[index]:.3f}"
+        )
+    if first:
+        reasons.append(f"{first}, the step is shortened to {share:.0%}")
+    return inside, np.concatenate([position, rpy])
+
+
+def _check_age(observed_s: float, now: float, limits: Limits) -> None:
+    age = now - observed_s
+    if age > limits.observation_age_s:
+        raise Veto(f"the observation is {age:.3f} s old (limit {limits.observation_age_s:g} s)")
+
+
+def _check_doubt(doubt: float | None, limits: Limits) -> None:
+    if doubt is not None and doubt > limits.uncertainty:
+        raise Veto(
+            f"the model does not trust this plan: its uncertainty is {doubt:.2f} times the calibrated error "
+            f"(limit {limits.uncertainty:g})"
+        )
+
+
+def _check_result(joints: np.ndarray, position: np.ndarray, rotation: np.ndarray, state: State, limits: Limits) -> None:
+    """The last look at what would be sent, independent of how it came about."""
+    low, high = np.asarray(limits.joint_low), np.asarray(limits.joint_high)
+    margin = limits.joint_margin_rad - ROUNDING
+    beyond = np.maximum(low + margin - joints, joints - high + margin)
+    if beyond.max() > 0:
+        worst = int(beyond.argmax())
+        raise Veto(
+            f"{limits.joint_names[worst]} would be at {joints[worst]:.3f} rad, outside "
+            f"[{low[worst]:.3f}, {high[worst]:.3f}] less the margin {limits.joint_margin_rad:g}"
+        )
+    speed = np.abs(joints - state.commanded.joints) * PEAK / limits.period_s
+    if (speed > np.asarray(limits.joint_velocity) * (1 + 1e-9)).any():
+        raise Veto(f"a joint would reach {speed.max():.2f} rad/s, above its limit")
+    outside = np.maximum(np.asarray(limits.workspace_low) - position, position - np.asarray(limits.workspace_high))
+    if outside.max() > REACHED_M:
+        raise Veto(
+            f"the joints would bring the tool to {_place(position)}, {outside.max() * 1000:.0f} mm outside the workspace"
+        )
+    rpy = rpy_of(rotation)
+    tilt = np.maximum(np.asarray(limits.tool_rpy_low) - rpy, rpy - np.asarray(limits.tool_rpy_high))
+    if tilt.max() > REACHED_RAD:
+        raise Veto(f"the joints would turn the tool {tilt.max():.3f} rad past its limits")
+
+
+def _place(position: np.ndarray) -> str:
+    return "(" + ", ".join(f"{v:.3f}" for v in position) + ") m"
+
+
+def rotation_of(rpy: np.ndarray) -> np.ndarray:
+    """Rotation matrix (3, 3) of extrinsic-xyz roll, pitch, yaw (3,)."""
+    from envs.panda import rotation_from_rpy
+
+    return rotation_from_rpy(np.asarray(rpy, dtype=np.float64))
+
+
+def rpy_of(rotation: np.ndarray) -> np.ndarray:
+    """Roll, pitch, yaw (3,) of a rotation matrix (3, 3), roll in (0, 2 pi)."""
+    from envs.panda import tool_rpy
+
+    return tool_rpy(rotation)

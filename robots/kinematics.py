@@ -1,0 +1,33 @@
+"""Between joint angles and the tool's pose: what the guard needs to know of an arm, and which arms it knows."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+
+class Kinematics(Protocol):
+    """Forward and inverse kinematics of one arm, in its base frame.
+
+    Attributes:
+        lower, upper: (J,) rad, the arm's own joint limits.
+    """
+
+    lower: np.ndarray
+    upper: np.ndarray
+
+    def forward(self, joints: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Tool position (3,) m and rotation matrix (3, 3) at joint angles (J,)."""
+        ...
+
+    def solve(self, joints: np.ndarray, position: np.ndarray, rotation: np.ndarray) -> np.ndarray:
+        """Joint angles (J,) that bring the tool to a pose, searched from `joints`; as near as it gets if none do."""
+        ...
+
+
+def panda() -> Kinematics:
+    """The Franka Panda with its gripper; mink does the work."""
+    from envs.kinematics import ArmKinematics
+
+    return ArmKinematics()

@@ -1,0 +1,263 @@
+"""The control loop: observe, propose, review, send; every step is recorded before the next one starts.
+
+One step is sense, plan, act, in that order, and every step ends at rest: a stop lets the step that was approved come
+to its end (a fifth of a second) and then holds. Whatever ends the loop, the arm is held, parked and released.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+
+from robots.arm import Arm, JointTarget, Reading
+from robots.blackbox import BlackBox
+from robots.guard import Guard, State, Verdict, request
+from robots.operator import Operator
+from robots.stop import SoftwareStop, Stage, wind_down
+from robots.stream import path
+
+
+class Exit(IntEnum):
+    """How a run ended, as the process says it."""
+
+    DONE = 0
+    REFUSED = 3
+    VETOED = 4
+    STOPPED = 5
+    FAULT = 6
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What the planner wants next.
+
+    Attributes:
+        action: (7,) physical end-effector action.
+        uncertainty: the model's word on its plan, 1 = calibrated; None where it has none.
+        plan: hash of the plan.
+        note: a few words for the step's line.
+    """
+
+    action: np.ndarray
+    uncertainty: float | None
+    plan: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One turn of the loop, as it is recorded; `sent` is None when the arm was to hold instead."""
+
+    index: int
+    reading: Reading
+    proposal: Proposal
+    verdict: Verdict
+    sent: JointTarget | None
+
+
+@dataclass
+class LoopReport:
+    """Whether the loop kept time.
+
+    Attributes:
+        period_s: what one step should take.
+        arm_periods_s: what steps took on the arm's clock.
+        phases_s: seconds of wall time a step spent in `observe`, `propose`, `review`, `record`, `send`, `show`.
+    """
+
+    period_s: float
+    arm_periods_s: list[float] = field(default_factory=list)
+    phases_s: dict[str, list[float]] = field(default_factory=dict)
+
+    def add(self, phase: str, seconds: float) -> None:
+        """Note how long a phase took."""
+        self.phases_s.setdefault(phase, []).append(seconds)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Numbers for the record, milliseconds."""
+        periods = np.array(self.arm_periods_s or [0.0]) * 1000
+        return {
+            "wanted_ms": self.period_s * 1000,
+            "steps": len(self.arm_periods_s),
+            "period_ms_median": float(np.median(periods)),
+            "period_ms_worst": float(periods.max()),
+            "late": int((periods > self.period_s * 1000 * 1.05).sum()),
+            "phases_ms": {
+                name: {"median": float(np.median(values)) * 1000, "worst": float(max(values)) * 1000}
+                for name, values in self.phases_s.items()
+            },
+        }
+
+    def sentence(self) -> str:
+        """The report in one line."""
+        if not self.arm_periods_s:
+            return "no step was completed"
+        numbers = self.to_dict()
+        rate = 1000 / max(numbers["period_ms_median"], 1e-6)
+        phases = ", ".join(f"{n} {v['median']:.0f} (worst {v['worst']:.0f})" for n, v in numbers["phases_ms"].items())
+        return (
+            f"{rate:.2f} Hz on the arm's clock, {1 / self.period_s:g} wanted; {numbers['late']} of {numbers['steps']} "
+            f"steps late; wall time in ms a step: {phases}"
+        )
+
+
+class Stopwatch:
+    """Wall time from lap to lap, noted in a report."""
+
+    def __init__(self, report: LoopReport) -> None:
+        self._report = report
+        self._last = time.perf_counter()
+
+    def lap(self, phase: str) -> None:
+        """The time since the last lap belongs to this phase."""
+        now = time.perf_counter()
+        self._report.add(phase, now - self._last)
+        self._last = now
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How the loop ended."""
+
+    code: Exit
+    reason: str
+    steps: int
+    passed: int
+    clamped: int
+    vetoed: int
+    report: LoopReport
+    faults: tuple[str, ...] = ()
+
+
+def drive(
+    arm: Arm,
+    propose: Callable[[Reading], Proposal],
+    guard: Guard,
+    box: BlackBox,
+    operator: Operator,
+    *,
+    steps: int,
+    dry_run: bool = False,
+    say: Callable[[str], None] = print,
+    on_step: Callable[[Step], None] | None = None,
+) -> Ending:
+    """Run the loop for a number of steps and wind the arm down; does not raise for what an arm or planner does.
+
+    Args:
+        arm: connected.
+        propose: the planner.
+        guard: nothing reaches the arm but through it.
+        box: the record.
+        operator: who may stop it.
+        steps: how many.
+        dry_run: everything but sending.
+        say: told one line a step.
+        on_step: told of every step after it is recorded (the rollout for Rerun).
+    """
+    stop = SoftwareStop()
+    report = LoopReport(guard.limits.period_s)
+    counts = {"passed": 0, "clamped": 0, "vetoed": 0}
+    code, reason, done, in_a_row = Exit.DONE, f"all {steps} steps done", 0, 0
+    prefix = "dry run, nothing sent: " if dry_run else ""
+    try:
+        held = _measured(arm.observe()) if dry_run else arm.hold()
+        aim: np.ndarray | None = None
+        for index in range(steps):
+            began, watch = arm.now(), Stopwatch(report)
+            reading = arm.observe()
+            watch.lap("observe")
+            with operator.interruptible():
+                proposal = propose(reading)
+            watch.lap("propose")
+            if operator.stop_requested:  # obeyed before anything is sent
+                code, reason = Exit.STOPPED, f"stopped by the operator in step {index}"
+                break
+            measured = reading.observation
+            state = State(measured["observation.state"], measured["observation.joints"], held, aim)
+            asked = request(proposal.action, reading.monotonic_s, proposal.uncertainty, proposal.plan)
+            verdict = guard.review(state, asked, arm.now())
+            counts[verdict.outcome] += 1
+            watch.lap("review")
+            step = Step(index, reading, proposal, verdict, None if dry_run else verdict.target)
+            _record(box, step, dry_run)
+            watch.lap("record")
+            if not dry_run:
+                target = step.sent or held
+                for tick in path(held, target, guard.limits.period_s, arm.rate_hz):
+                    arm.command(tick)
+                held, aim = target, verdict.aim if step.sent else aim
+                box.write("sent", step=index, joints=held.joints, gripper=held.gripper, hold=step.sent is None)
+            watch.lap("send")
+            if on_step is not None:
+                on_step(step)
+            watch.lap("show")
+            done += 1
+            report.arm_periods_s.append(arm.now() - began)
+            say(prefix + line(step))
+            in_a_row = in_a_row + 1 if verdict.outcome == "vetoed" else 0
+            if in_a_row >= guard.limits.vetoes_in_a_row:
+                code = Exit.VETOED
+                reason = f"vetoed {in_a_row} times in a row, the last time because {verdict.sentence}"
+                break
+    except KeyboardInterrupt:
+        code, reason = Exit.STOPPED, f"stopped by the operator in step {done}"
+    except Exception as error:  # noqa: BLE001 - whatever a driver, a planner or a full disk does, the arm is wound down
+        code, reason = Exit.FAULT, f"{type(error).__name__} in step {done}: {error}"
+    say(f"{prefix}ending: {reason}")
+    faults = wind_down(arm, stop, reason, moves=not dry_run, say=say)
+    if faults and code is not Exit.FAULT:
+        code, reason = Exit.FAULT, f"{reason}; then {faults[0]}"
+    faults += _note_end(box, code, reason, stop, report)
+    return Ending(code, reason, done, **counts, report=report, faults=tuple(faults))
+
+
+def line(step: Step) -> str:
+    """One step in one line."""
+    asked = np.asarray(step.proposal.action, dtype=np.float64)
+    moves = "  ".join(f"{name} {asked[i] * 100:+5.1f} cm" for i, name in enumerate(("dx", "dy", "dz")))
+    note = f"  {step.proposal.note}" if step.proposal.note else ""
+    why = "" if step.verdict.outcome == "passed" else f"  because {step.verdict.sentence}"
+    held = "; the arm holds" if step.verdict.outcome == "vetoed" else ""
+    return f"step {step.index:3d}  {step.verdict.outcome:7s}  {moves}{note}{why}{held}"
+
+
+def _measured(reading: Reading) -> JointTarget:
+    observation = reading.observation
+    return JointTarget.still(observation["observation.joints"], float(observation["observation.state"][6]))
+
+
+def _record(box: BlackBox, step: Step, dry_run: bool) -> None:
+    observation = step.reading.observation
+    box.write(
+        "step",
+        step=step.index,
+        observed_s=step.reading.monotonic_s,
+        measured={
+            "observation.state": observation["observation.state"],
+            "observation.joints": observation["observation.joints"],
+        },
+        requested=step.proposal.action,
+        uncertainty=step.proposal.uncertainty,
+        plan=step.proposal.plan,
+        verdict=step.verdict.outcome,
+        reasons=step.verdict.reasons,
+        approved=step.verdict.action,
+        target=None if step.sent is None else {"joints": step.sent.joints, "gripper": step.sent.gripper},
+        dry_run=dry_run,
+    )
+
+
+def _note_end(box: BlackBox, code: Exit, reason: str, stop: SoftwareStop, report: LoopReport) -> list[str]:
+    """The last words of the record; a disk that is full must not hide how the run ended."""
+    try:
+        for stage, why in stop.history:
+            box.write("stop", stage=Stage(stage).name.lower(), reason=why)
+        box.close(code=int(code), outcome=code.name.lower(), reason=reason, loop=report.to_dict())
+    except OSError as error:
+        return [f"the end of the run could not be recorded: {error}"]
+    return []

@@ -1,0 +1,62 @@
+"""The person at the keyboard: Ctrl-C asks for a stop, and nothing they press skips holding and parking."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Operator:
+    """Turns signals into a request to stop; use it in a `with` block around everything an arm does.
+
+    The first signal is noted, and the loop acts on it at the next safe moment. While `interruptible` (the planner is
+    thinking and nothing moves) a second one breaks off the thought. Otherwise further signals are answered in words.
+    """
+
+    def __init__(self, say: Callable[[str], None] = print) -> None:
+        self.stop_requested = False
+        self._say = say
+        self._interruptible = False
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            for number in SIGNALS:
+                self._before[number] = signal.signal(number, self._on_signal)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before.clear()
+
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """A stretch of work that a second Ctrl-C may break off."""
+        self._interruptible = True
+        try:
+            yield
+        finally:
+            self._interruptible = False
+
+    def request_stop(self) -> None:
+        """What the first Ctrl-C does."""
+        self.stop_requested = True
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        again = self.stop_requested
+        self.stop_requested = True
+        if again and self._interruptible:
+            raise KeyboardInterrupt
+        if again:
+            self._say("stopping already: the arm holds, parks and lets go; please wait")
+        else:
+            self._say(f"{signal.Signals(number).name}: stopping; the arm holds, parks and lets go")

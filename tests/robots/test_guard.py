@@ -1,0 +1,237 @@
+"""Whatever goes into the guard, what comes out keeps every limit, and it never crashes."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from robots import Guard, JointTarget, Limits
+from robots.guard import REACHED_M, REACHED_RAD, State, request, rpy_of
+from robots.kinematics import panda
+from robots.stream import path
+
+LIMITS = Limits.load()
+KINEMATICS = panda()
+GUARD = Guard(LIMITS, KINEMATICS)
+HOME = np.array([0.0, -0.15, 0.0, -2.30, 0.0, 2.15, 0.785398])
+
+
+def state_at(joints: np.ndarray = HOME, closed: float = 0.0, measured: np.ndarray | None = None) -> State:
+    """An arm at rest where it was sent, or measured elsewhere."""
+    measured = joints if measured is None else measured
+    position, rotation = KINEMATICS.forward(measured)
+    pose = np.concatenate([position, rpy_of(rotation), [closed]])
+    return State(pose, np.asarray(measured), JointTarget.still(joints, closed))
+
+
+def in_workspace(seed: int) -> State:
+    """An arm somewhere in its workspace, the tool turned at random."""
+    rng = np.random.default_rng(seed)
+    position = rng.uniform(LIMITS.workspace_low, LIMITS.workspace_high)
+    rpy = rng.uniform(LIMITS.tool_rpy_low, LIMITS.tool_rpy_high) * 0.9 + np.array([0.1 * math.pi, 0, 0])
+    from robots.guard import rotation_of
+
+    joints = HOME
+    for _ in range(5):
+        joints = KINEMATICS.solve(joints, position, rotation_of(rpy))
+    return state_at(joints, float(rng.random()))
+
+
+def ask(**changes: Any) -> dict[str, Any]:
+    """A good request, with changes."""
+    return {**request(np.zeros(7), 10.0, 0.5, "plan"), **changes}
+
+
+def assert_within_limits(target: JointTarget, state: State) -> None:
+    """Every limit, checked tick by tick on what would be streamed, not on what the guard says of it."""
+    margin = LIMITS.joint_margin_rad - 1e-6
+    ticks = list(path(state.commanded, target, LIMITS.period_s, 250.0))
+    for tick in ticks:
+        assert (np.abs(tick.velocity) <= np.array(LIMITS.joint_velocity) * (1 + 1e-6)).all()
+    assert (target.joints >= np.array(LIMITS.joint_low) + margin).all()
+    assert (target.joints <= np.array(LIMITS.joint_high) - margin).all()
+    position, rotation = KINEMATICS.forward(target.joints)
+    assert (position >= np.array(LIMITS.workspace_low) - REACHED_M).all()
+    assert (position <= np.array(LIMITS.workspace_high) + REACHED_M).all()
+    assert (rpy_of(rotation) >= np.array(LIMITS.tool_rpy_low) - REACHED_RAD).all()
+    assert (rpy_of(rotation) <= np.array(LIMITS.tool_rpy_high) + REACHED_RAD).all()
+    assert 0.0 <= target.gripper <= 1.0
+
+
+def test_a_modest_request_passes_unchanged() -> None:
+    action = np.array([0.02, -0.01, 0.01, 0.0, 0.0, 0.05, 0.1])
+    verdict = GUARD.review(state_at(), ask(action=action), now=10.1)
+    assert verdict.outcome == "passed"
+    assert verdict.action is not None and verdict.target is not None
+    np.testing.assert_allclose(verdict.action, action)
+    before, _ = KINEMATICS.forward(HOME)
+    after, _ = KINEMATICS.forward(verdict.target.joints)
+    np.testing.assert_allclose(after - before, action[:3], atol=0.001)
+    assert verdict.target.gripper == pytest.approx(0.1)
+
+
+def test_an_action_beyond_its_bounds_is_clamped_and_the_sentence_has_the_numbers() -> None:
+    verdict = GUARD.review(state_at(), ask(action=[0.2, 0, 0, 0, 0, 0, 0]), now=10.0)
+    assert verdict.outcome == "clamped"
+    assert "dx +0.2 clamped to +0.05 m" in verdict.sentence
+
+
+def test_the_tool_stays_in_the_workspace() -> None:
+    state = state_at()
+    verdict = GUARD.review(state, ask(), now=10.0)
+    for _ in range(12):
+        verdict = GUARD.review(state, ask(action=[0, 0, -0.05, 0, 0, 0, 0]), now=10.0)
+        assert verdict.target is not None, verdict.sentence
+        state = state_at(verdict.target.joints)
+    position, _ = KINEMATICS.forward(state.joints)
+    assert position[2] == pytest.approx(LIMITS.workspace_low[2], abs=REACHED_M)
+    assert "outside the workspace [0.017, 0.32]" in verdict.sentence
+
+
+def test_a_step_too_fast_for_a_joint_is_shortened() -> None:
+    slow = dataclasses.replace(LIMITS, joint_velocity=(0.3,) * 7)
+    verdict = Guard(slow, KINEMATICS).review(state_at(), ask(action=[0, 0.05, 0, 0, 0, 0, 0]), now=10.0)
+    assert verdict.outcome == "clamped" and verdict.target is not None and verdict.action is not None
+    assert "shortened" in verdict.sentence and "limit 0.3" in verdict.sentence
+    assert 0.0 < verdict.action[1] < 0.05
+    speeds = [np.abs(t.velocity).max() for t in path(state_at().commanded, verdict.target, slow.period_s, 250.0)]
+    assert max(speeds) <= 0.3
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"action": [math.nan, 0, 0, 0, 0, 0, 0]}, "action[0] is nan"),
+        ({"action": [0, 0, 0, 0, 0, 0, math.inf]}, "action[6] is inf"),
+        ({"action": [0.0] * 6}, "shape (6,)"),
+        ({"action": "up"}, "not a vector"),
+        ({"action": None}, "shape ()"),
+        ({"uncertainty": math.nan}, "uncertainty is nan"),
+        ({"uncertainty": 7.5}, "does not trust this plan"),
+        ({"observed_s": 9.0}, "1.000 s old (limit 0.5 s)"),
+        ({"observed_s": 11.0}, "in the future"),
+        ({"observed_s": "yesterday"}, "observed_s is not a number"),
+        ({"speed": 3}, "unknown key speed"),
+    ],
+)
+def test_nonsense_is_vetoed_in_a_sentence(changes: dict[str, Any], words: str) -> None:
+    verdict = GUARD.review(state_at(), ask(**changes), now=10.0)
+    assert verdict.outcome == "vetoed"
+    assert verdict.target is None and verdict.action is None
+    assert words in verdict.sentence
+
+
+def test_a_missing_key_is_named() -> None:
+    asked = ask()
+    del asked["observed_s"]
+    assert "lacks observed_s" in GUARD.review(state_at(), asked, now=10.0).sentence
+    assert "a request is a mapping" in GUARD.review(state_at(), [1, 2], now=10.0).sentence  # type: ignore[arg-type]
+
+
+def test_the_checks_come_in_order() -> None:
+    stale_and_mad = ask(action=[math.nan] * 7, observed_s=0.0, uncertainty=99.0)
+    assert "action[0]" in GUARD.review(state_at(), stale_and_mad, now=10.0).sentence
+    stale_and_doubted = ask(observed_s=0.0, uncertainty=99.0)
+    assert "s old" in GUARD.review(state_at(), stale_and_doubted, now=10.0).sentence
+
+
+def test_an_arm_that_did_not_follow_is_not_driven_on() -> None:
+    stuck = HOME.copy()
+    stuck[6] += 0.2
+    verdict = GUARD.review(state_at(measured=stuck), ask(), now=10.0)
+    assert verdict.outcome == "vetoed"
+    assert "panda_joint7 is 0.200 rad from where it was sent" in verdict.sentence
+
+
+def test_an_arm_far_outside_the_workspace_is_not_dragged_back() -> None:
+    folded = np.array([0.0, -1.2, 0.0, -2.9, 0.0, 1.7, 0.785])
+    verdict = GUARD.review(state_at(folded), ask(), now=10.0)
+    assert verdict.outcome == "vetoed"
+    assert "outside the workspace" in verdict.sentence
+
+
+def test_a_model_without_an_opinion_on_itself_is_let_through() -> None:
+    assert GUARD.review(state_at(), ask(uncertainty=None), now=10.0).outcome == "passed"
+
+
+def test_the_same_question_has_the_same_answer() -> None:
+    state, asked = in_workspace(3), ask(action=[0.05, 0.04, -0.05, 0.2, -0.2, 0.25, 0.5])
+    first = GUARD.review(state, asked, now=10.0)
+    GUARD.review(in_workspace(4), ask(action=[-0.05] * 7), now=10.0)
+    again = GUARD.review(state, asked, now=10.0)
+    assert first.sentence == again.sentence
+    assert first.target is not None and again.target is not None
+    np.testing.assert_array_equal(first.target.joints, again.target.joints)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    action=st.lists(st.floats(-0.6, 0.6), min_size=7, max_size=7),
+    age=st.floats(0.0, 0.4),
+)
+def test_what_is_let_through_keeps_every_limit(seed: int, action: list[float], age: float) -> None:
+    state = in_workspace(seed)
+    verdict = GUARD.review(state, ask(action=action, observed_s=10.0 - age), now=10.0)
+    assert "could not judge" not in verdict.sentence
+    if verdict.target is not None:
+        assert_within_limits(verdict.target, state)
+
+
+anything = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=5),
+    st.lists(st.floats(), max_size=9),
+    st.lists(st.lists(st.floats(), max_size=3), max_size=3),
+    st.dictionaries(st.text(max_size=3), st.floats(), max_size=2),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    asked=st.one_of(
+        anything,
+        st.fixed_dictionaries(
+            {
+                "action": st.one_of(anything, st.lists(st.floats(), min_size=7, max_size=7)),
+                "observed_s": st.one_of(anything, st.floats(9.5, 10.5)),
+                "uncertainty": anything,
+                "plan": anything,
+            }
+        ),
+    ),
+    now=st.one_of(st.just(10.0), st.floats()),
+)
+def test_nothing_crashes_the_guard(asked: Any, now: float) -> None:
+    state = state_at()
+    verdict = GUARD.review(state, asked, now)
+    assert verdict.sentence and "could not judge" not in verdict.sentence
+    if verdict.target is None:
+        assert verdict.outcome == "vetoed"
+    else:
+        assert_within_limits(verdict.target, state)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    joints=st.lists(st.floats(), min_size=7, max_size=7),
+    measured=st.lists(st.floats(), min_size=7, max_size=7),
+    pose=st.lists(st.floats(), min_size=7, max_size=7),
+    gripper=st.floats(),
+)
+def test_no_measurement_crashes_the_guard(
+    joints: list[float], measured: list[float], pose: list[float], gripper: float
+) -> None:
+    state = State(np.array(pose), np.array(measured), JointTarget.still(np.array(joints), gripper))
+    verdict = GUARD.review(state, ask(action=[0.01] * 7), now=10.0)
+    if verdict.target is not None:
+        assert_within_limits(verdict.target, state)

@@ -1,0 +1,204 @@
+"""The loop sends only what the guard lets through, and winds the arm down whatever ends it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from robots import Guard, JointTarget, Limits, Reading, blackbox
+from robots.arm import ArmError
+from robots.blackbox import BlackBox
+from robots.loop import Ending, Exit, Proposal, Step, drive
+from robots.operator import Operator
+from robots.simulated import MujocoArm
+
+LIMITS = Limits.load()
+GENTLE = np.array([0.01, 0.01, 0.0, 0.0, 0.0, 0.0, 0.0])
+
+
+class Bench:
+    """An arm, a record and what was said."""
+
+    def __init__(self, arm: MujocoArm, folder: Path) -> None:
+        self.arm = arm
+        self.path = folder / "blackbox.jsonl"
+        self.said: list[str] = []
+        self.steps: list[Step] = []
+
+    def drive(self, propose: Any, **options: Any) -> Ending:
+        operator = Operator(self.said.append)
+        with operator, BlackBox(self.path) as box:
+            guard = Guard(LIMITS, self.arm.kinematics)
+            settings = {"steps": 4, "say": self.said.append, "on_step": self.steps.append, **options}
+            return drive(self.arm, propose, guard, box, operator, **settings)
+
+    @property
+    def record(self) -> list[dict[str, Any]]:
+        return blackbox.read(self.path)
+
+    def assert_parked_and_released(self) -> None:
+        joints = self.arm.observe().observation["observation.joints"]
+        np.testing.assert_allclose(joints, self.arm.park_joints, atol=0.01)
+        with pytest.raises(ArmError, match="is released"):
+            self.arm.command(JointTarget.still(self.arm.park_joints, 0.0))
+        assert [line["stage"] for line in self.record if line["kind"] == "stop"] == ["held", "parked", "released"]
+        assert blackbox.verify(self.path).complete
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    arm = MujocoArm(task="push", seed=10_002)
+    arm.connect()
+    yield Bench(arm, tmp_path)
+    arm.disconnect()
+
+
+def gentle(reading: Reading) -> Proposal:
+    return Proposal(GENTLE, 0.5, "plan")
+
+
+def test_a_run_that_ends_well(bench: Bench) -> None:
+    ending = bench.drive(gentle)
+    assert ending.code is Exit.DONE and ending.steps == 4 and ending.passed == 4 and not ending.faults
+    moved = (
+        bench.steps[-1].reading.observation["observation.state"]
+        - bench.steps[0].reading.observation["observation.state"]
+    )
+    np.testing.assert_allclose(moved[:2], 0.03, atol=0.004)
+    kinds = [line["kind"] for line in bench.record]
+    assert kinds == ["header", *["step", "sent"] * 4, "stop", "stop", "stop", "end"]
+    assert bench.record[1]["requested"] == GENTLE.tolist()
+    bench.assert_parked_and_released()
+
+
+def test_the_loop_reports_its_rate(bench: Bench) -> None:
+    report = bench.drive(gentle).report
+    assert report.to_dict()["period_ms_median"] == pytest.approx(200)
+    assert report.to_dict()["late"] == 0
+    assert "5.00 Hz on the arm's clock" in report.sentence()
+
+
+def test_a_dry_run_sends_nothing_and_says_so_on_every_line(bench: Bench) -> None:
+    before = bench.arm.observe().observation["simulator.state"]
+    ending = bench.drive(gentle, dry_run=True)
+    assert ending.code is Exit.DONE and ending.steps == 4
+    np.testing.assert_array_equal(bench.arm.observe().observation["simulator.state"], before)
+    assert bench.arm.now() == 0.0
+    assert bench.said and all(line.startswith("dry run, nothing sent") for line in bench.said)
+    assert not [line for line in bench.record if line["kind"] == "sent"]
+
+
+def test_a_veto_holds_the_arm_for_the_step(bench: Bench) -> None:
+    doubts = iter([0.5, 99.0, 0.5])
+    ending = bench.drive(lambda reading: Proposal(GENTLE, next(doubts), "plan"), steps=3)
+    assert ending.code is Exit.DONE and ending.vetoed == 1 and ending.passed == 2
+    first, second, third = (s.reading.observation["observation.state"][:3] for s in bench.steps)
+    assert np.linalg.norm(second - first) > 0.01
+    assert np.linalg.norm(third - second) < 0.003
+    assert any("does not trust this plan" in line and "the arm holds" in line for line in bench.said)
+
+
+def test_many_vetoes_in_a_row_stop_the_run(bench: Bench) -> None:
+    ending = bench.drive(lambda reading: Proposal(np.full(7, np.nan), None, "plan"), steps=50)
+    assert ending.code is Exit.VETOED
+    assert ending.vetoed == LIMITS.vetoes_in_a_row == ending.steps
+    assert "action[0] is nan" in ending.reason
+    bench.assert_parked_and_released()
+
+
+def test_a_planner_that_fails_is_a_fault(bench: Bench) -> None:
+    def broken(reading: Reading) -> Proposal:
+        raise RuntimeError("the model file is gone")
+
+    ending = bench.drive(broken)
+    assert ending.code is Exit.FAULT and "the model file is gone" in ending.reason
+    bench.assert_parked_and_released()
+
+
+def test_ctrl_c_stops_before_the_next_step(bench: Bench) -> None:
+    def interrupted(reading: Reading) -> Proposal:
+        if len(bench.steps) == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        return gentle(reading)
+
+    ending = bench.drive(interrupted)
+    assert ending.code is Exit.STOPPED and ending.steps == 1
+    assert len([line for line in bench.record if line["kind"] == "sent"]) == 1
+    bench.assert_parked_and_released()
+
+
+def test_a_second_ctrl_c_does_not_skip_the_park(bench: Bench) -> None:
+    send, count = bench.arm.command, 0
+
+    def impatient(target: JointTarget) -> None:
+        nonlocal count
+        count += 1
+        if count in (30, 80, 120, 160):  # in the first step, then while parking
+            os.kill(os.getpid(), signal.SIGINT)
+        send(target)
+
+    bench.arm.command = impatient  # type: ignore[method-assign]
+    ending = bench.drive(gentle)
+    assert count > 160
+    assert ending.code is Exit.STOPPED
+    bench.arm.command = send  # type: ignore[method-assign]
+    bench.assert_parked_and_released()
+    assert sum("please wait" in line for line in bench.said) == 3
+
+
+def test_a_second_ctrl_c_breaks_off_a_planner_that_hangs(bench: Bench) -> None:
+    def hanging(reading: Reading) -> Proposal:
+        while True:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    ending = bench.drive(hanging)
+    assert ending.code is Exit.STOPPED
+    bench.assert_parked_and_released()
+
+
+class FailingArm(MujocoArm):
+    """The arm loses its bus after some ticks."""
+
+    ticks_left = 60
+
+    def command(self, target: JointTarget) -> None:
+        self.ticks_left -= 1
+        if self.ticks_left < 0:
+            raise ArmError("servo 3 does not answer")
+        super().command(target)
+
+
+def test_an_arm_that_fails_is_left_held_not_released(tmp_path: Path) -> None:
+    arm = FailingArm(task="push", seed=10_002)
+    arm.connect()
+    bench = Bench(arm, tmp_path)
+    ending = bench.drive(gentle)
+    assert ending.code is Exit.FAULT and "servo 3 does not answer" in ending.reason
+    assert any("could not park" in fault for fault in ending.faults)
+    assert any("not released" in line for line in bench.said)
+    assert [line["stage"] for line in bench.record if line["kind"] == "stop"] == ["held"]
+    arm.disconnect()
+
+
+def test_a_full_disk_is_a_fault_and_the_arm_is_wound_down(bench: Bench) -> None:
+    operator = Operator(bench.said.append)
+    with BlackBox(bench.path) as box:
+        write = box.write
+
+        def full(kind: str, **values: Any) -> None:
+            if kind == "step":
+                raise OSError(28, "No space left on device")
+            write(kind, **values)
+
+        box.write = full  # type: ignore[method-assign]
+        guard = Guard(LIMITS, bench.arm.kinematics)
+        ending = drive(bench.arm, gentle, guard, box, operator, steps=4, say=bench.said.append)
+    assert ending.code is Exit.FAULT and "No space left" in ending.reason
+    assert not [line for line in bench.record if line["kind"] == "sent"]
+    bench.assert_parked_and_released()
