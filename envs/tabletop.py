@@ -90,7 +90,7 @@ class Variation:
     """What changes from episode to episode: each factor a range (low, high) or a tuple of choices.
 
     Fix a factor by making its range a point or its tuple a single choice; sweep it by making one `Variation` a value.
-    The defaults vary everything but the camera.
+    The defaults (`standard`) vary the object in every way and the light a little; `wide` varies everything.
     """
 
     object_kind: tuple[str, ...] = ("box", "cylinder", "ell")
@@ -102,10 +102,10 @@ class Variation:
     object_y: Range = (float(OBJECT_LOW[1]), float(OBJECT_HIGH[1]))
     object_mass: Range = (0.06, 0.15)
     object_friction: Range = (0.6, 1.0)
-    table_texture: tuple[str, ...] = TABLE_TEXTURES
-    table_brightness: Range = (0.35, 0.65)
-    light_azimuth_deg: Range = (-180.0, 180.0)
-    light_strength: Range = (0.5, 0.8)
+    table_texture: tuple[str, ...] = ("plain",)
+    table_brightness: Range = (0.45, 0.55)
+    light_azimuth_deg: Range = (30.0, 90.0)
+    light_strength: Range = (0.6, 0.7)
     camera_azimuth_deg: Range = (0.0, 0.0)
     camera_elevation_deg: Range = (0.0, 0.0)
     camera_distance: Range = (1.0, 1.0)
@@ -127,7 +127,7 @@ class Variation:
 
     @classmethod
     def named(cls, name: str) -> Variation:
-        """`standard` (the defaults), `fixed` (one red cube, nothing varies but its place) or `wide` (the camera too)."""
+        """`standard` (the defaults), `fixed` (one red cube, only its place varies) or `wide` (table, light, camera too)."""
         if name == "standard":
             return cls()
         if name == "fixed":
@@ -146,7 +146,13 @@ class Variation:
             )
         if name == "wide":
             return cls(
-                camera_azimuth_deg=(-20.0, 20.0), camera_elevation_deg=(-8.0, 8.0), camera_distance=(0.9, 1.15)
+                table_texture=TABLE_TEXTURES,
+                table_brightness=(0.35, 0.65),
+                light_azimuth_deg=(-180.0, 180.0),
+                light_strength=(0.5, 0.8),
+                camera_azimuth_deg=(-20.0, 20.0),
+                camera_elevation_deg=(-8.0, 8.0),
+                camera_distance=(0.9, 1.15),
             )
         raise ValueError(f"no variation is called {name!r}; known are standard, fixed, wide")
 
