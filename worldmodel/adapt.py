@@ -1,0 +1,223 @@
+"""`premotor adapt`: from recorded episodes to a brain that plans.
+
+Encoder, action-conditioned predictor and heads learn in one loop from windows of a LeRobotDataset. The encoder starts
+from scratch or from a pretrained one (`encoder=DIR`), then learns at a lower rate.
+"""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from worldmodel import checkpoint, measures
+from worldmodel.data import Episodes, Windows
+from worldmodel.interface import TABLETOP, ActionSpace
+from worldmodel.losses import LossWeights, adaptation_losses, shake_colours
+from worldmodel.native import Architecture, Networks, count_parameters
+from worldmodel.trainer import Schedule, Trainer
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+@dataclass(frozen=True)
+class AdaptSettings:
+    """What decides a run, apart from its schedule."""
+
+    data: tuple[str, ...]
+    out: str
+    seed: int = 0
+    windows_per_batch: int = 64
+    window_steps: int = 5
+    goal_reach: int = 28
+    held_out: float = 0.03
+    colour_jitter: float = 0.0
+    encoder: str | None = None
+    name: str = "native"
+
+
+def settle(networks: Networks, episodes: Episodes, training: Tensor, device: torch.device) -> None:
+    """Measure the batch norm's statistics afresh for the weights as they are."""
+    norm = networks.encoder.norm
+    norm.reset_running_stats()
+    kept, norm.momentum = norm.momentum, None
+    generator = torch.Generator().manual_seed(1)
+    networks.train()
+    with torch.no_grad():
+        for _ in range(10):
+            windows = episodes.draw(training, 64, 5, 5, generator)
+            networks.encoder(windows.pictures.flatten(0, 1).to(device))
+    norm.momentum = kept
+
+
+def adapt(
+    settings: AdaptSettings,
+    schedule: Schedule,
+    architecture: Architecture,
+    action_space: ActionSpace = TABLETOP,
+    *,
+    device: torch.device | None = None,
+    weights: LossWeights | None = None,
+    command: str = "",
+    resume: bool = True,
+    bf16: bool = True,
+) -> list[dict[str, float]]:
+    """Train and write a checkpoint into `settings.out`; returns the history of evaluations."""
+    device = device or torch.device("cpu")
+    weights = weights or LossWeights()
+    out = Path(settings.out)
+    episodes = Episodes(settings.data, architecture.cameras, action_space)
+    if episodes.image_size != architecture.image_size:
+        raise ValueError(
+            f"the data's pictures are {episodes.image_size} px, the model's {architecture.image_size} px; "
+            "collect with env.image_size= or set model.image_size="
+        )
+    training, held_out = episodes.split(settings.held_out, settings.seed)
+    torch.manual_seed(settings.seed)
+    networks = Networks(architecture).to(device=device, memory_format=torch.channels_last)
+    if settings.encoder is not None:
+        pretrained, _ = checkpoint.load_networks(checkpoint.locate(settings.encoder))
+        networks.encoder.load_state_dict(pretrained.encoder.state_dict())
+    _fit_statistics(networks, episodes, training)
+
+    def losses(generator: torch.Generator) -> dict[str, Tensor]:
+        windows = episodes.draw(
+            training, settings.windows_per_batch, settings.window_steps, settings.goal_reach, generator
+        )
+        return adaptation_losses(networks, _to(windows, device, settings.colour_jitter, generator), generator)
+
+    def evaluate(module: nn.Module) -> dict[str, float]:
+        assert isinstance(module, Networks)
+        return measures.evaluate(module, episodes, training, held_out, device)
+
+    def export(module: nn.Module, history: list[dict[str, float]]) -> None:
+        assert isinstance(module, Networks)
+        card = _card(settings, schedule, weights, episodes, history, module, command, device)
+        checkpoint.save(out, module, action_space, card)
+
+    trainer = Trainer(
+        networks,
+        losses,
+        {name: float(value) for name, value in asdict(weights).items()},
+        schedule,
+        evaluate=evaluate,
+        export=export,
+        settle=lambda module: settle(module, episodes, training, device),  # type: ignore[arg-type]
+        out=out,
+        seed=settings.seed,
+        bf16=bf16,
+        device=device,
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    if resume and trainer.resume():
+        print(f"Going on from step {trainer.step} of {out}.")
+    history = trainer.run()
+    measures.draw_curves(history, out / "curves.png")
+    return history
+
+
+def _to(windows: Windows, device: torch.device, jitter: float, generator: torch.Generator) -> Windows:
+    pictures, goals = windows.pictures, windows.goal_pictures
+    if jitter > 0:  # one change for a window and its goal
+        both = torch.cat([pictures, goals[:, None]], 1)
+        both = shake_colours(both, generator, jitter)
+        pictures, goals = both[:, :-1], both[:, -1]
+    return Windows(
+        pictures.to(device),
+        windows.states.to(device),
+        windows.actions.to(device),
+        goals.to(device),
+        windows.goal_states.to(device),
+        windows.goal_steps.to(device),
+    )
+
+
+def _fit_statistics(networks: Networks, episodes: Episodes, training: Tensor) -> None:
+    """Mean and spread of the state over the training episodes; a number that hardly moves is not blown up."""
+    index = torch.cat([torch.arange(int(s), int(s + n)) for s, n in zip(
+        episodes.starts[training], episodes.lengths[training], strict=True)])  # fmt: skip
+    states = episodes.states[index]
+    networks.get_buffer("state_mean").copy_(states.mean(0))
+    networks.get_buffer("state_std").copy_(states.std(0).clamp(min=0.02))
+
+
+def _card(
+    settings: AdaptSettings,
+    schedule: Schedule,
+    weights: LossWeights,
+    episodes: Episodes,
+    history: list[dict[str, float]],
+    networks: Networks,
+    command: str,
+    device: torch.device,
+) -> dict[str, Any]:
+    return {
+        "name": settings.name,
+        "licence": "Apache-2.0",
+        "parameters": count_parameters(networks),
+        "training": {
+            "command": command,
+            "settings": asdict(settings),
+            "schedule": asdict(schedule),
+            "loss_weights": asdict(weights),
+            "device": str(device),
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
+        "data": [
+            {"fingerprint": fingerprint, "recipe": recipe}
+            for fingerprint, recipe in zip(episodes.fingerprints, episodes.recipes, strict=True)
+        ],
+        "measured": history[-1] if history else {},
+    }
+
+
+def main(cfg: DictConfig) -> int:
+    """`premotor adapt`."""
+    import sys
+
+    from omegaconf import OmegaConf
+
+    data = OmegaConf.to_container(cfg.data, resolve=True) if OmegaConf.is_config(cfg.data) else cfg.data
+    if isinstance(data, dict):
+        data = data["path"]
+    roots = tuple(str(d) for d in data) if isinstance(data, list) else (str(data),)
+    sizes = {str(k): v for k, v in dict(cfg.architecture).items()}
+    architecture = Architecture(**(sizes | {"cameras": tuple(sizes.get("cameras", ("front",)))}))
+    if cfg.threads:
+        torch.set_num_threads(int(cfg.threads))
+    settings = AdaptSettings(
+        data=roots,
+        out=str(cfg.out),
+        seed=int(cfg.seed),
+        windows_per_batch=int(cfg.batch),
+        window_steps=int(cfg.window_steps),
+        encoder=None if cfg.encoder is None else str(cfg.encoder),
+        name=str(cfg.name),
+        colour_jitter=float(cfg.colour_jitter),
+    )
+    minutes = None if cfg.minutes is None else float(cfg.minutes)
+    schedule = Schedule(
+        steps=int(cfg.steps),
+        minutes=minutes,
+        learning_rate=float(cfg.learning_rate),
+        evaluate_every=int(cfg.evaluate_every),
+        save_every=int(cfg.evaluate_every),
+    )
+    history = adapt(
+        settings,
+        schedule,
+        architecture,
+        device=checkpoint.resolve_device(str(cfg.device)),
+        command="premotor " + " ".join(sys.argv[1:]),
+        resume=bool(cfg.resume),
+        bf16=bool(cfg.bf16),
+    )
+    last = history[-1]
+    print(f"{settings.out}: {int(last['step'])} steps in {last['minutes']:.1f} minutes; curves in curves.png.")
+    return 0

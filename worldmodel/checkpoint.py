@@ -1,0 +1,142 @@
+"""A trained model on disk: weights in safetensors, and a card that says what they are and were made from.
+
+Nothing is pickled. A card that does not fit its weights, or weights that do not fit this code, are refused by name.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from worldmodel.interface import ActionSpace
+from worldmodel.native import NativeModel, Networks, architecture_from_dict, architecture_to_dict
+
+FORMAT = "premotor native 1"
+SHIPPED = Path(__file__).parent / "checkpoints"
+WEIGHTS, CARD = "model.safetensors", "card.json"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used, said in one sentence."""
+
+
+def resolve_device(device: str) -> torch.device:
+    """`auto` takes CUDA, then MPS, then the CPU."""
+    if device != "auto":
+        return torch.device(device)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def shipped_models() -> list[str]:
+    """Names that `load` knows."""
+    return sorted(path.parent.name for path in SHIPPED.glob(f"*/{CARD}"))
+
+
+def save(
+    folder: Path, networks: Networks, action_space: ActionSpace, card: Mapping[str, Any], *, half: bool = True
+) -> None:
+    """Write a checkpoint folder; bf16 unless `half` is off (statistics stay float32)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {}
+    for name, value in networks.state_dict().items():
+        shrink = half and value.dtype == torch.float32 and value.ndim > 1
+        tensors[name] = (value.to(torch.bfloat16) if shrink else value).contiguous().cpu()
+    full = {
+        "format": FORMAT,
+        "architecture": architecture_to_dict(networks.architecture),
+        "action_space": action_space.to_dict(),
+        **card,
+    }
+    weights, text = folder / f".{WEIGHTS}.{os.getpid()}.part", folder / f".{CARD}.{os.getpid()}.part"
+    save_file(tensors, weights)
+    text.write_text(json.dumps(full, indent=2) + "\n")
+    os.replace(weights, folder / WEIGHTS)
+    os.replace(text, folder / CARD)
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """A checkpoint's card, checked to be one of ours."""
+    path = folder / CARD
+    if not path.exists():
+        raise CheckpointError(f"{folder} is no premotor checkpoint: {CARD} is missing")
+    try:
+        card = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise CheckpointError(f"{path} is damaged ({error.msg} at line {error.lineno})") from None
+    if not isinstance(card, dict) or card.get("format") != FORMAT:
+        found = card.get("format") if isinstance(card, dict) else type(card).__name__
+        raise CheckpointError(f"{path} is a foreign card (format {found!r}); {FORMAT!r} is read here")
+    return card
+
+
+def locate(name: str) -> Path:
+    """The folder of a shipped name, a path, or `hf:owner/name` (downloaded through the hub's own client)."""
+    if name.startswith("hf:"):
+        from huggingface_hub import snapshot_download
+
+        return Path(snapshot_download(name.removeprefix("hf:"), allow_patterns=[WEIGHTS, CARD]))
+    if (SHIPPED / name / CARD).exists():
+        return SHIPPED / name
+    folder = Path(name)
+    if folder.is_dir():
+        return folder
+    import difflib
+
+    near = difflib.get_close_matches(name, shipped_models(), n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise CheckpointError(
+        f"no model is called {name!r} and there is no such folder (shipped: {', '.join(shipped_models()) or 'none'}){hint}"
+    )
+
+
+def load_networks(folder: Path) -> tuple[Networks, dict[str, Any]]:
+    """Weights and card of a checkpoint folder, checked against each other."""
+    card = read_card(folder)
+    path = folder / WEIGHTS
+    if not path.exists():
+        raise CheckpointError(f"{folder} has a card but no {WEIGHTS}")
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is truncated or damaged ({error})") from None
+    try:
+        networks = Networks(architecture_from_dict(dict(card["architecture"])))
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{folder / CARD}: the architecture does not fit this version ({error})") from None
+    own = networks.state_dict()
+    for name, value in own.items():
+        if name not in tensors:
+            raise CheckpointError(f"{path} lacks {name}: its card belongs to other weights")
+        if tensors[name].shape != value.shape:
+            raise CheckpointError(
+                f"{path}: {name} is {tuple(tensors[name].shape)}, the card's architecture wants {tuple(value.shape)}"
+            )
+        if not torch.isfinite(tensors[name].float()).all():
+            raise CheckpointError(f"{path}: {name} holds NaN or infinity; the checkpoint is damaged")
+    networks.load_state_dict({name: tensors[name].to(own[name].dtype) for name in own})
+    return networks, card
+
+
+def load(name: str | Path, device: str = "auto", action_space: ActionSpace | None = None) -> NativeModel:
+    """A model by shipped name, folder, or `hf:owner/name`.
+
+    Args:
+        name: e.g. `tabletop`, `outputs/adapt/run1`, `hf:owner/model`.
+        device: `auto`, `cpu`, `cuda`, `mps`.
+        action_space: what the caller's actions mean; a model made for others is refused.
+    """
+    folder = locate(str(name))
+    networks, card = load_networks(folder)
+    space = ActionSpace.from_dict(card["action_space"])
+    if action_space is not None:
+        space.check_compatible(action_space)
+    return NativeModel(networks, space, name=str(card.get("name", folder.name)), device=resolve_device(device))

@@ -1,0 +1,275 @@
+"""Windows of a LeRobotDataset: decoded once, kept as bytes, drawn by index.
+
+Any LeRobotDataset v3 whose pictures, states and actions fit is read; its videos are decoded once into a memory-mapped
+cache beside it, because indexing bytes is far faster than decoding video in the training loop.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from worldmodel.interface import ActionSpace
+
+CACHE = ".decoded"
+
+
+class DatasetError(ValueError):
+    """A dataset that cannot be learned from, said in one sentence."""
+
+
+@dataclass(frozen=True)
+class Windows:
+    """A batch of windows of T + 1 frames and one later frame of the same episode (the goal).
+
+    Attributes:
+        pictures: (N, T + 1, C, H, W, 3) uint8.
+        states: (N, T + 1, P) physical.
+        actions: (N, T, A) in [-1, 1].
+        goal_pictures: (N, C, H, W, 3) uint8.
+        goal_states: (N, P) physical.
+        goal_steps: (N,) steps from the window's first frame to the goal.
+    """
+
+    pictures: Tensor
+    states: Tensor
+    actions: Tensor
+    goal_pictures: Tensor
+    goal_states: Tensor
+    goal_steps: Tensor
+
+
+class Episodes:
+    """All frames of one or more datasets in one row of bytes, with where each episode begins.
+
+    Attributes:
+        pictures: (frames, C, H, W, 3) uint8, memory-mapped.
+        states, actions: (frames, P), (frames, A); actions in [-1, 1].
+        truth: (frames, n) `observation.environment_state` for probes, or None.
+        starts, lengths: (episodes,).
+    """
+
+    def __init__(self, roots: Sequence[Path | str], cameras: Sequence[str], action_space: ActionSpace) -> None:
+        if not roots:
+            raise DatasetError("no dataset was given; say data=DIR (premotor collect makes one)")
+        self.cameras = tuple(cameras)
+        self.action_space = action_space
+        parts = [_read(Path(root), self.cameras, action_space) for root in roots]
+        sizes = {part["pictures"].shape[1:] for part in parts}
+        if len(sizes) > 1:
+            raise DatasetError(f"the datasets' pictures differ in size: {', '.join(map(str, sorted(sizes)))}")
+        single = len(parts) == 1
+        self.pictures = parts[0]["pictures"] if single else np.concatenate([p["pictures"] for p in parts])
+        self.states = torch.from_numpy(np.concatenate([p["states"] for p in parts]))
+        self.actions = torch.from_numpy(np.concatenate([p["actions"] for p in parts]))
+        truths = [p["truth"] for p in parts]
+        known = [truth for truth in truths if truth is not None]
+        self.truth = torch.from_numpy(np.concatenate(known)) if len(known) == len(truths) else None
+        lengths = np.concatenate([p["lengths"] for p in parts])
+        self.lengths = torch.from_numpy(lengths)
+        self.starts = torch.from_numpy(np.concatenate([[0], np.cumsum(lengths)[:-1]]))
+        self.fingerprints = [str(part["fingerprint"]) for part in parts]
+        self.recipes = [part["recipe"] for part in parts]
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @property
+    def image_size(self) -> int:
+        """Side of the pictures, px."""
+        return int(self.pictures.shape[2])
+
+    def split(self, held_out: float, seed: int) -> tuple[Tensor, Tensor]:
+        """Episode indices for training and held out, by a seeded shuffle."""
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
+        count = max(1, round(held_out * len(self)))
+        if count >= len(self):
+            raise DatasetError(f"{len(self)} episode(s) are too few to hold any out; collect more")
+        return order[count:].sort().values, order[:count].sort().values
+
+    def frames(self, indices: Tensor) -> Tensor:
+        """Pictures (*, C, H, W, 3) at frame indices (*)."""
+        flat = self.pictures[indices.reshape(-1).numpy()]
+        return torch.from_numpy(flat).reshape(*indices.shape, *flat.shape[1:])
+
+    def draw(self, episodes: Tensor, count: int, steps: int, reach: int, generator: torch.Generator) -> Windows:
+        """`count` random windows of `steps` steps from the given episodes, each with a goal 1..reach steps on."""
+        usable = episodes[self.lengths[episodes] > steps]
+        if not len(usable):
+            raise DatasetError(f"no episode is longer than the window of {steps} steps; collect longer episodes")
+        episode = usable[torch.randint(len(usable), (count,), generator=generator)]
+        length = self.lengths[episode]
+        first = (torch.rand(count, generator=generator) * (length - steps)).long()
+        ahead = 1 + (torch.rand(count, generator=generator) * reach).long()
+        goal = torch.minimum(first + ahead, length - 1)
+        index = (self.starts[episode] + first)[:, None] + torch.arange(steps + 1)
+        goal_index = self.starts[episode] + goal
+        return Windows(
+            pictures=self.frames(index),
+            states=self.states[index],
+            actions=self.actions[index[:, :-1]],
+            goal_pictures=self.frames(goal_index),
+            goal_states=self.states[goal_index],
+            goal_steps=goal - first,
+        )
+
+
+def _read(root: Path, cameras: tuple[str, ...], action_space: ActionSpace) -> dict[str, Any]:
+    info_path = root / "meta/info.json"
+    if not info_path.exists():
+        raise DatasetError(
+            f"{root} is no finished LeRobotDataset (meta/info.json is missing); run premotor collect ... out={root} "
+            "again to finish it"
+        )
+    try:
+        info = json.loads(info_path.read_text())
+    except json.JSONDecodeError as error:
+        raise DatasetError(f"{info_path} is damaged ({error.msg} at line {error.lineno})") from None
+    if not str(info.get("codebase_version", "")).startswith("v3"):
+        raise DatasetError(f"{root} is a LeRobotDataset {info.get('codebase_version')}; version v3.0 is read here")
+    features = info["features"]
+    for camera in cameras:
+        key = f"observation.images.{camera}"
+        if key not in features:
+            has = [name for name in features if name.startswith("observation.images.")]
+            raise DatasetError(f"{root} has no {key}; it has {', '.join(has) or 'no pictures'}")
+    for key in ("observation.state", "action"):
+        if key not in features:
+            raise DatasetError(f"{root} has no {key}")
+    if features["action"]["shape"] != [action_space.size]:
+        raise DatasetError(
+            f"{root} has actions of {features['action']['shape'][0]} numbers; the action space has {action_space.size}"
+        )
+    if abs(float(info["fps"]) - action_space.rate_hz) > 1e-6:
+        raise DatasetError(f"{root} was recorded at {info['fps']} Hz; the action space is at {action_space.rate_hz:g} Hz")
+    table = _table(root, info)
+    states = _column(root, table, "observation.state")
+    physical = _column(root, table, "action")
+    actions = action_space.to_unit(torch.from_numpy(physical)).numpy()
+    if np.abs(actions).max() > 1.001:
+        row, column = np.unravel_index(int(np.abs(actions).argmax()), actions.shape)
+        raise DatasetError(
+            f"{root}: action {action_space.names[column]} is {physical[row, column]:.4g} in frame {row}, outside the "
+            f"bounds [{action_space.low[column]:g}, {action_space.high[column]:g}]"
+        )
+    has_truth = "observation.environment_state" in features
+    truth = _column(root, table, "observation.environment_state") if has_truth else None
+    episode = table["episode_index"].to_numpy()
+    lengths = np.bincount(episode)
+    fingerprint = _fingerprint(info, physical)
+    recipe_path = root / "meta/collection.json"
+    return {
+        "pictures": _pictures(root, info, cameras, lengths, fingerprint),
+        "states": states,
+        "actions": actions.astype(np.float32),
+        "truth": truth,
+        "lengths": lengths,
+        "fingerprint": fingerprint,
+        "recipe": json.loads(recipe_path.read_text()) if recipe_path.exists() else None,
+    }
+
+
+def _table(root: Path, info: dict[str, Any]) -> pa.Table:
+    files = sorted((root / "data").glob("chunk-*/file-*.parquet"))
+    try:
+        table = pa.concat_tables([pq.read_table(file).replace_schema_metadata(None) for file in files])
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DatasetError(f"{root}/data is truncated or damaged ({str(error).splitlines()[0]})") from None
+    table = table.sort_by("index")
+    if table.num_rows != info["total_frames"]:
+        raise DatasetError(
+            f"{root} is truncated: meta/info.json promises {info['total_frames']} frames, data/ holds {table.num_rows}"
+        )
+    return table
+
+
+def _column(root: Path, table: pa.Table, name: str) -> np.ndarray:
+    """A vector column as float32 (frames, n), checked to be finite."""
+    column = table[name].combine_chunks()
+    width = len(column[0])
+    values = np.asarray(column.flatten(), dtype=np.float32).reshape(-1, width)
+    if not np.isfinite(values).all():
+        row, dimension = np.argwhere(~np.isfinite(values))[0]
+        where = table["episode_index"][int(row)].as_py()
+        raise DatasetError(f"{root}: {name} has NaN or infinity in dimension {dimension} of episode {where}")
+    return values
+
+
+def _fingerprint(info: dict[str, Any], actions: np.ndarray) -> str:
+    """A short hash of what the dataset contains."""
+    digest = hashlib.sha256(json.dumps(info["features"], sort_keys=True).encode())
+    digest.update(np.ascontiguousarray(actions).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _pictures(
+    root: Path, info: dict[str, Any], cameras: tuple[str, ...], lengths: np.ndarray, fingerprint: str
+) -> np.ndarray:
+    """All frames (frames, C, H, W, 3), decoded into the cache on first use."""
+    height, width, _ = info["features"][f"observation.images.{cameras[0]}"]["shape"]
+    shape = (int(lengths.sum()), len(cameras), height, width, 3)
+    cache = root / CACHE / f"{'-'.join(cameras)}-{fingerprint}.npy"
+    if cache.exists():
+        pictures = np.load(cache, mmap_mode="r")
+        if pictures.shape == shape:
+            return pictures
+    cache.parent.mkdir(exist_ok=True)
+    temporary = cache.with_suffix(f".{os.getpid()}.part")
+    pictures = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
+    rows = pa.concat_tables(
+        [pq.read_table(f) for f in sorted((root / "meta/episodes").glob("chunk-*/file-*.parquet"))]
+    ).sort_by("episode_index")
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    try:
+        for number, camera in enumerate(cameras):
+            _decode_camera(root, info, rows, f"observation.images.{camera}", starts, pictures[:, number])
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    pictures.flush()
+    os.replace(temporary, cache)
+    return np.load(cache, mmap_mode="r")
+
+
+def _decode_camera(
+    root: Path, info: dict[str, Any], rows: pa.Table, key: str, starts: np.ndarray, out: np.ndarray
+) -> None:
+    """Decode one camera's videos, each file once, into `out` (frames, H, W, 3)."""
+    from rich.progress import track
+
+    by_file: dict[tuple[int, int], list[int]] = {}
+    chunk, file = rows[f"videos/{key}/chunk_index"].to_pylist(), rows[f"videos/{key}/file_index"].to_pylist()
+    begin = rows[f"videos/{key}/from_timestamp"].to_pylist()
+    for episode in range(rows.num_rows):
+        by_file.setdefault((chunk[episode], file[episode]), []).append(episode)
+    for (chunk_index, file_index), episodes in track(by_file.items(), description=f"decode {key}", transient=True):
+        path = root / info["video_path"].format(video_key=key, chunk_index=chunk_index, file_index=file_index)
+        frames = _decode_file(path)
+        for episode in episodes:
+            first = round(begin[episode] * info["fps"])
+            length = starts[episode + 1] - starts[episode]
+            if first + length > len(frames):
+                raise DatasetError(f"{path} is truncated: episode {episode} needs frames up to {first + length}")
+            out[starts[episode] : starts[episode + 1]] = frames[first : first + length]
+
+
+def _decode_file(path: Path) -> np.ndarray:
+    import av
+
+    try:
+        with av.open(str(path)) as container:
+            container.streams.video[0].thread_count = 1
+            return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+    except (av.error.FFmpegError, ValueError) as error:
+        raise DatasetError(f"{path} is truncated or no video ({error})") from None

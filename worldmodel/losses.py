@@ -1,0 +1,167 @@
+"""What the native model learns from: every term in one place, each a number with a name.
+
+Features must predict (rollout), must not collapse (SIGReg on their distribution), and must tell moments of one episode
+apart (contrast): without the last, everything that never changes within an episode, such as colours, is so easy to
+predict that it crowds out what moves. No label of the world's truth appears here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from worldmodel.data import Windows
+from worldmodel.native import Networks
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """How much each term counts."""
+
+    rollout: float = 1.0
+    state: float = 1.0
+    contrast: float = 0.3
+    spread: float = 5.0
+    readout: float = 0.5
+    inverse: float = 0.1
+    distance: float = 1.0
+    proposal: float = 0.3
+    doubt: float = 0.1
+    picture: float = 1.0
+
+
+CONTRAST_TEMPERATURE = 0.05
+LATENT_NOISE = 0.05
+OTHER_EPISODE_SHARE = 0.15
+
+
+def spread_loss(features: Tensor, generator: torch.Generator, directions: int = 256) -> Tensor:
+    """SIGReg: how far random one-dimensional projections of features (N, D) are from a standard normal.
+
+    Epps-Pulley: the empirical characteristic function against that of the normal, on a grid, weighted towards 0.
+    """
+    axes = torch.randn(features.shape[1], directions, generator=generator).to(features.device)
+    projected = features @ F.normalize(axes, dim=0)
+    grid = torch.linspace(0.2, 4.0, 17, device=features.device)
+    normal = torch.exp(-0.5 * grid**2)
+    angle = projected[..., None] * grid
+    error = (angle.cos().mean(0) - normal) ** 2 + angle.sin().mean(0) ** 2
+    return (error * normal).mean()
+
+
+def contrast_loss(predicted: Tensor, candidates: Tensor, positive: Tensor) -> Tensor:
+    """Cross-entropy of picking the right moment: predicted (N, D), candidates (M, D), positive (N,) of M.
+
+    Most other candidates of the same episode look alike in everything but what moved.
+    """
+    squared = torch.cdist(predicted, candidates) ** 2 / predicted.shape[1]
+    return F.cross_entropy(-squared / CONTRAST_TEMPERATURE, positive)
+
+
+def shake_colours(pictures: Tensor, generator: torch.Generator, amount: float) -> Tensor:
+    """Brightness and contrast of uint8 pictures (N, ...), the same for all of row n; amount 0 leaves them."""
+    if amount <= 0:
+        return pictures
+    shape = (len(pictures), *([1] * (pictures.ndim - 1)))
+    gain = 1 + amount * (2 * torch.rand(shape, generator=generator) - 1)
+    offset = 255 * amount * (torch.rand(shape, generator=generator) - 0.5)
+    return (pictures.float() * gain + offset).clamp(0, 255).to(torch.uint8)
+
+
+def adaptation_losses(networks: Networks, windows: Windows, generator: torch.Generator) -> dict[str, Tensor]:
+    """All terms on a batch of windows; pictures already on the networks' device."""
+    count, frames = windows.states.shape[:2]
+    steps = frames - 1
+    width = networks.architecture.features
+    encoded = networks.encoder(torch.cat([windows.pictures.flatten(0, 1), windows.goal_pictures])).float()
+    z, goal = encoded[: count * frames].view(count, frames, width), encoded[count * frames :]
+    p = networks.normalise_state(windows.states)
+    goal_p = networks.normalise_state(windows.goal_states)
+    losses: dict[str, Tensor] = {}
+
+    # Roll out from the first frame; every predicted step is compared with what was seen.
+    rolled_z, rolled_p, doubts = [], [], []
+    zh, ph, u = z[:, 0], p[:, 0], z.new_zeros(count, 1)
+    for h in range(steps):
+        u = u + F.softplus(networks.doubt(zh.detach(), ph.detach(), windows.actions[:, h]).float())
+        zh, ph = networks.step(zh, ph, windows.actions[:, h])
+        rolled_z.append(zh)
+        rolled_p.append(ph)
+        doubts.append(u)
+    future_z, future_p = torch.stack(rolled_z, 1).float(), torch.stack(rolled_p, 1).float()
+    error = (future_z - z[:, 1:]).square().mean(-1)
+    losses["rollout"] = error.mean()
+    losses["state"] = (future_p - p[:, 1:]).square().mean()
+    guess = torch.cat(doubts, 1)
+    losses["doubt"] = (torch.log(guess + 1e-4) - torch.log(error.detach() + 1e-4)).square().mean()
+
+    positive = (torch.arange(count)[:, None] * frames + 1 + torch.arange(steps)).flatten().to(encoded.device)
+    losses["contrast"] = contrast_loss(future_z.flatten(0, 1), encoded, positive)
+    losses["spread"] = spread_loss(encoded, generator)
+    states = torch.cat([p.flatten(0, 1), goal_p])
+    losses["readout"] = F.smooth_l1_loss(networks.readout(encoded).float(), states)
+    inferred = networks.inverse(z[:, :-1].flatten(0, 1), z[:, 1:].flatten(0, 1)).float()
+    losses["inverse"] = F.mse_loss(inferred, windows.actions.flatten(0, 1))
+
+    losses["distance"] = _distance_loss(networks, windows, z, p, future_z, future_p, goal, generator)
+    losses["proposal"] = _proposal_loss(networks, windows, z[:, 0].detach(), p[:, 0], goal.detach(), generator)
+
+    # For people: a few frames a batch are enough, and their gradient ends at the features.
+    few = slice(0, count * frames, max(1, frames))
+    shown = networks.decoder(encoded[few].detach()).float()
+    target = windows.pictures.flatten(0, 1)[few].permute(0, 1, 4, 2, 3).flatten(1, 2).float() / 255
+    losses["picture"] = F.mse_loss(shown, target)
+    return losses
+
+
+def _shake(latent: Tensor, generator: torch.Generator) -> Tensor:
+    return latent + LATENT_NOISE * torch.randn(latent.shape, generator=generator).to(latent.device)
+
+
+def _distance_loss(
+    networks: Networks,
+    windows: Windows,
+    z: Tensor,
+    p: Tensor,
+    future_z: Tensor,
+    future_p: Tensor,
+    goal: Tensor,
+    generator: torch.Generator,
+) -> Tensor:
+    """Classify how many steps lie between a moment and a later one of its episode (last bin: another episode).
+
+    Moments are both seen and predicted, because planning asks about predicted ones; those do not teach the encoder.
+    """
+    frames = z.shape[1]
+    offset = torch.arange(frames, device=z.device)
+    remaining = windows.goal_steps.to(z.device)[:, None] - offset
+    sources = torch.cat([z.flatten(0, 1), future_z.detach().flatten(0, 1)])
+    states = torch.cat([p.flatten(0, 1), future_p.detach().flatten(0, 1)])
+    steps = torch.cat([remaining.flatten(), remaining[:, 1:].flatten()])
+    owner = torch.arange(len(z), device=z.device)
+    owners = torch.cat([owner.repeat_interleave(frames), owner.repeat_interleave(frames - 1)])
+    other = (torch.rand(len(owners), generator=generator) < OTHER_EPISODE_SHARE).to(z.device)
+    stranger = torch.randint(len(z), (len(owners),), generator=generator).to(z.device)
+    goals = goal[torch.where(other, stranger, owners)]
+    bins = networks.architecture.distance_bins
+    label = torch.where(other & (stranger != owners), bins - 1, steps.clamp(0, bins - 2))
+    valid = (steps >= 0) | (other & (stranger != owners))
+    logits = networks.steps_to_goal(_shake(sources, generator), states, _shake(goals, generator)).float()
+    return F.cross_entropy(logits[valid], label[valid])
+
+
+def _proposal_loss(
+    networks: Networks, windows: Windows, z: Tensor, p: Tensor, goal: Tensor, generator: torch.Generator
+) -> Tensor:
+    """Likelihood of the actions that led to the goal, as far as they come before it."""
+    a = networks.architecture
+    steps = min(a.proposal_steps, windows.actions.shape[1])
+    mean, log_std = networks.proposal(_shake(z, generator), p, _shake(goal, generator)).float().chunk(2, -1)
+    mean = mean.view(-1, a.proposal_steps, a.action_size)[:, :steps]
+    log_std = log_std.view(-1, a.proposal_steps, a.action_size)[:, :steps].clamp(-3.0, 1.0)
+    nll = 0.5 * ((windows.actions[:, :steps] - mean) * torch.exp(-log_std)) ** 2 + log_std
+    before = (windows.goal_steps.to(z.device)[:, None] > torch.arange(steps, device=z.device))[..., None]
+    return (nll * before).sum() / (before.sum() * a.action_size).clamp(min=1)
