@@ -123,7 +123,11 @@ class WorldModel(Protocol):
         ...
 
     def propose(self, latent: Latent, goal: Latent, n: int, generator: torch.Generator | None = None) -> Tensor | None:
-        """(B, n, K, A) in [-1, 1] drawn from the learned prior, or None."""
+        """(B, n, K, A) in [-1, 1] drawn from the learned prior, or None.
+
+        All B environments get the same noise (drawn once, expanded), so that what is proposed to one of them does not
+        depend on its neighbours in the batch.
+        """
         ...
 
     def uncertainty(self, latents: Tensor) -> Tensor | None:
