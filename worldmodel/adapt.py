@@ -7,7 +7,7 @@ from scratch or from a pretrained one (`encoder=DIR`), then learns at a lower ra
 from __future__ import annotations
 
 import platform
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from worldmodel import checkpoint, measures
 from worldmodel.data import Episodes, Windows
 from worldmodel.interface import TABLETOP, ActionSpace
 from worldmodel.losses import LossWeights, adaptation_losses, shake_colours
-from worldmodel.native import Architecture, Networks, count_parameters
+from worldmodel.native import Architecture, Networks, architecture_from_dict, count_parameters
 from worldmodel.trainer import Schedule, Trainer
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ class AdaptSettings:
     colour_jitter: float = 0.0
     encoder: str | None = None
     name: str = "native"
+    video_only: bool = False
 
 
 def settle(networks: Networks, episodes: Episodes, training: Tensor, device: torch.device) -> None:
@@ -89,7 +90,8 @@ def adapt(
         windows = episodes.draw(
             training, settings.windows_per_batch, settings.window_steps, settings.goal_reach, generator
         )
-        return adaptation_losses(networks, _to(windows, device, settings.colour_jitter, generator), generator)
+        windows = _to(windows, device, settings.colour_jitter, generator)
+        return adaptation_losses(networks, blind(windows) if settings.video_only else windows, generator)
 
     def evaluate(module: nn.Module) -> dict[str, float]:
         assert isinstance(module, Networks)
@@ -119,6 +121,16 @@ def adapt(
     history = trainer.run()
     measures.draw_curves(history, out / "curves.png")
     return history
+
+
+def blind(windows: Windows) -> Windows:
+    """The same windows with nothing but their pictures: actions and states are zero."""
+    return replace(
+        windows,
+        states=torch.zeros_like(windows.states),
+        actions=torch.zeros_like(windows.actions),
+        goal_states=torch.zeros_like(windows.goal_states),
+    )
 
 
 def _to(windows: Windows, device: torch.device, jitter: float, generator: torch.Generator) -> Windows:
@@ -177,18 +189,15 @@ def _card(
     }
 
 
-def main(cfg: DictConfig) -> int:
-    """`premotor adapt`."""
-    import sys
-
+def settings_from_config(cfg: DictConfig, **extra: Any) -> tuple[AdaptSettings, Schedule, Architecture]:
+    """What `premotor pretrain` and `premotor adapt` share of their configuration."""
     from omegaconf import OmegaConf
 
     data = OmegaConf.to_container(cfg.data, resolve=True) if OmegaConf.is_config(cfg.data) else cfg.data
-    if isinstance(data, dict):
-        data = data["path"]
     roots = tuple(str(d) for d in data) if isinstance(data, list) else (str(data),)
-    sizes = {str(k): v for k, v in dict(cfg.architecture).items()}
-    architecture = Architecture(**(sizes | {"cameras": tuple(sizes.get("cameras", ("front",)))}))
+    sizes = OmegaConf.to_container(cfg.architecture, resolve=True)
+    assert isinstance(sizes, dict)
+    architecture = architecture_from_dict({str(key): value for key, value in sizes.items()})
     if cfg.threads:
         torch.set_num_threads(int(cfg.threads))
     settings = AdaptSettings(
@@ -197,17 +206,26 @@ def main(cfg: DictConfig) -> int:
         seed=int(cfg.seed),
         windows_per_batch=int(cfg.batch),
         window_steps=int(cfg.window_steps),
-        encoder=None if cfg.encoder is None else str(cfg.encoder),
         name=str(cfg.name),
         colour_jitter=float(cfg.colour_jitter),
+        **extra,
     )
-    minutes = None if cfg.minutes is None else float(cfg.minutes)
     schedule = Schedule(
         steps=int(cfg.steps),
-        minutes=minutes,
+        minutes=None if cfg.minutes is None else float(cfg.minutes),
         learning_rate=float(cfg.learning_rate),
         evaluate_every=int(cfg.evaluate_every),
         save_every=int(cfg.evaluate_every),
+    )
+    return settings, schedule, architecture
+
+
+def main(cfg: DictConfig) -> int:
+    """`premotor adapt`."""
+    import sys
+
+    settings, schedule, architecture = settings_from_config(
+        cfg, encoder=None if cfg.encoder is None else str(cfg.encoder)
     )
     history = adapt(
         settings,

@@ -156,7 +156,7 @@ def _read(root: Path, cameras: tuple[str, ...], action_space: ActionSpace) -> di
     table = _table(root, info)
     states = _column(root, table, "observation.state")
     physical = _column(root, table, "action")
-    actions = action_space.to_unit(torch.from_numpy(physical)).numpy()
+    actions = action_space.to_unit(torch.tensor(physical)).numpy()
     if np.abs(actions).max() > 1.001:
         row, column = np.unravel_index(int(np.abs(actions).argmax()), actions.shape)
         raise DatasetError(

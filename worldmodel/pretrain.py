@@ -1,0 +1,41 @@
+"""`premotor pretrain`: an encoder from video alone.
+
+The same loop and losses as adaptation, on windows whose actions and states are blanked: predict the next features,
+do not collapse, tell moments of one episode apart, judge how many frames lie between two of them. What comes out is a
+checkpoint that `premotor adapt encoder=DIR` starts from.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from worldmodel import checkpoint
+from worldmodel.adapt import adapt, settings_from_config
+from worldmodel.losses import LossWeights
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+# Terms that need an action or a state have nothing to learn from here.
+VIDEO_WEIGHTS = LossWeights(state=0.0, readout=0.0, inverse=0.0, proposal=0.0)
+
+
+def main(cfg: DictConfig) -> int:
+    """`premotor pretrain`."""
+    import sys
+
+    settings, schedule, architecture = settings_from_config(cfg, video_only=True)
+    history = adapt(
+        settings,
+        schedule,
+        architecture,
+        weights=VIDEO_WEIGHTS,
+        device=checkpoint.resolve_device(str(cfg.device)),
+        command="premotor " + " ".join(sys.argv[1:]),
+        resume=bool(cfg.resume),
+        bf16=bool(cfg.bf16),
+    )
+    last = history[-1]
+    print(f"{settings.out}: {int(last['step'])} steps in {last['minutes']:.1f} minutes, actions never read.")
+    print(f"Next: premotor adapt encoder={settings.out} data=...")
+    return 0
