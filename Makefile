@@ -1,0 +1,28 @@
+# Each target sets up what it needs; a second run skips what is done.
+PY := .venv/bin/python
+export OMP_NUM_THREADS ?= 2
+export HF_HUB_OFFLINE ?= 1
+
+.PHONY: setup demo test test-all check doctor
+
+setup:
+	@bash .ci/setup.sh
+
+demo: setup
+	@$(PY) -m premotor demo
+
+test: setup
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 -m "not slow" tests
+
+test-all: setup
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 tests
+
+check: setup
+	@$(PY) -m ruff format --check .
+	@$(PY) -m ruff check .
+	@$(PY) -m pyright
+	@.venv/bin/lint-imports
+	@$(PY) .ci/readme_commands.py
+
+doctor: setup
+	@$(PY) -m premotor doctor
