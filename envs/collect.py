@@ -1,26 +1,39 @@
 """`premotor collect`: seeded play in several processes into a LeRobotDataset v3, killed and resumed at will.
 
-Episode i is a function of (recipe, seed, i) alone: neither the number of workers nor an interruption changes it.
+Episode i is a function of (recipe, i) alone: neither the number of workers nor an interruption changes it. Finished
+episodes are staged one file each (`episode_store`); when all are there they become the dataset (`lerobot_files`). The
+same command goes on where the last one stopped, and a larger `episodes` continues a finished dataset.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import functools
 import json
 import multiprocessing
 import os
+import signal
+import threading
 import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from envs.episode_store import RECIPE, Episode, Layout, finalise, finished_episodes, write_episode
+from envs.episode_store import Episode, Layout, keep_whole, stage, staged_paths, write_atomically
+from envs.lerobot_files import check_files, finish, finished_episodes
+from envs.play import POLICIES, make_policy
 from envs.tabletop import ACTION_NAMES, JOINT_NAMES, POLICY_HZ, STATE_NAMES
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+RECIPE = "meta/collection.json"
 VECTORS = {
     "observation.state": STATE_NAMES,
     "observation.joints": JOINT_NAMES,
@@ -32,18 +45,24 @@ VECTORS = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides what a dataset contains."""
+    """Everything that decides what a dataset contains.
+
+    Attributes:
+        env_id: the Gymnasium world, with the arguments `env` it is made with.
+        policy: a play policy of `envs.play`.
+        episodes: how many; episode i is the same however many there are.
+        steps_per_episode: actions in each; an episode has one frame more.
+        seed: of everything random.
+    """
 
     env_id: str
-    env: dict[str, Any]
+    env: Mapping[str, Any]
     policy: str
     episodes: int
     steps_per_episode: int
     seed: int
 
     def __post_init__(self) -> None:
-        from envs.play import POLICIES
-
         if self.policy not in POLICIES:
             raise ValueError(f"no play policy is called {self.policy!r}; known are {', '.join(POLICIES)}")
         for name in ("episodes", "steps_per_episode"):
@@ -62,151 +81,212 @@ class Recipe:
         )
 
 
+@dataclass(frozen=True)
+class Collected:
+    """What a collection did: episodes played now and kept from before, frames in the dataset, steps/s of playing."""
+
+    played: int
+    kept: int
+    frames: int
+    steps_per_s: float
+    finish_s: float
+
+
 def play_episode(env: Any, recipe: Recipe, index: int) -> Episode:
     """Episode `index` of a recipe, played in an environment made from it."""
-    from envs.play import make_policy
-
     rng = np.random.default_rng([recipe.seed, index])
-    observation, info = env.reset(seed=int(rng.integers(2**31)))
+    seed = int(rng.integers(2**31))
+    observation, info = env.reset(seed=seed)
     policy = make_policy(recipe.policy, env, rng)
-    frames: dict[str, list[np.ndarray]] = {camera: [] for camera in recipe.layout().cameras}
+    layout = recipe.layout()
+    frames: dict[str, list[np.ndarray]] = {camera: [] for camera in layout.cameras}
     vectors: dict[str, list[np.ndarray]] = {name: [] for name in VECTORS}
-
-    def note(observation: dict[str, np.ndarray], truth: np.ndarray) -> None:
-        for camera, pictures in frames.items():
-            pictures.append(observation[f"observation.images.{camera}"])
+    for step in range(recipe.steps_per_episode + 1):
+        for camera, feature in zip(layout.cameras, layout.pictures, strict=True):
+            frames[camera].append(observation[feature])
         for name in ("observation.state", "observation.joints"):
             vectors[name].append(observation[name])
-        vectors["observation.environment_state"].append(truth)
-
-    for _ in range(recipe.steps_per_episode):
-        note(observation, info["observation.environment_state"])
-        action = policy()
-        observation, _, _, _, info = env.step(action)
+        vectors["observation.environment_state"].append(info["observation.environment_state"])
+        action = executed = np.zeros(len(ACTION_NAMES), np.float32)
+        if step < recipe.steps_per_episode:
+            action = policy()
+            observation, _, _, _, info = env.step(action)
+            executed = info["action.executed"]
         vectors["action"].append(action)
-        vectors["action.executed"].append(info["action.executed"])
-    note(observation, info["observation.environment_state"])
-    for name in ("action", "action.executed"):
-        vectors[name].append(np.zeros(len(ACTION_NAMES), np.float32))
+        vectors["action.executed"].append(executed)
     return Episode(
         index=index,
         task=f"play: {recipe.policy}",
         frames={camera: np.stack(pictures) for camera, pictures in frames.items()},
         vectors={name: np.stack(values).astype(np.float32) for name, values in vectors.items()},
+        about={"seed": seed, "policy": recipe.policy, "simulator": str(recipe.env.get("simulator", "mujoco"))},
     )
 
 
-def _work(recipe: Recipe, root: Path, todo: Any, done: Any) -> None:
-    """One worker process: take indices until there are none."""
-    import signal
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
-    import gymnasium
-
-    import envs as _worlds  # noqa: F401  registers them
-
-    try:
-        env = gymnasium.make(recipe.env_id, disable_env_checker=True, **recipe.env, with_goal=False).unwrapped
-        while (index := todo.get()) is not None:
-            write_episode(root, recipe.layout(), play_episode(env, recipe, index))
-            done.put(index)
-        env.close()
-    except Exception as error:
-        done.put(f"{type(error).__name__}: {error}")
-
-
-def collect(recipe: Recipe, root: Path, workers: int = 2) -> dict[str, Any]:
-    """Play what is missing and write the dataset; returns figures (episodes played, steps/s, frames)."""
-    _check_target(recipe, root)
+def collect(recipe: Recipe, root: Path, workers: int = 2) -> Collected:
+    """Play what is missing and finish the dataset at `root`."""
+    if workers < 1:
+        raise ValueError(f"workers is {workers}; it must be at least 1")
     layout = recipe.layout()
-    whole = finished_episodes(root, layout, recipe.episodes)
-    missing = [index for index in range(recipe.episodes) if index not in whole]
-    began = time.monotonic()
-    if missing:
-        (root / "meta").mkdir(parents=True, exist_ok=True)
-        (root / RECIPE).write_text(json.dumps(asdict(recipe), indent=2))
-        _play_all(recipe, root, missing, max(1, min(workers, len(missing))))
-    seconds = time.monotonic() - began
-    frames = finalise(
-        root, layout, range(recipe.episodes), robot_type="panda", extra=asdict(recipe) | {"format": "premotor play"}
-    )
+    with _owned(root):
+        _check_recipe(recipe, root)
+        finished = finished_episodes(root)
+        if finished:
+            check_files(root, layout)
+        staged = keep_whole(root, layout)
+        if not finished and not staged:
+            write_atomically(root / RECIPE, json.dumps(asdict(recipe), indent=2).encode())
+        missing = [i for i in range(finished, recipe.episodes) if i not in staged]
+        began = time.monotonic()
+        if missing:
+            _play_all(recipe, root, missing, min(workers, len(missing)))
+        played = time.monotonic()
+        frames = finish(root, layout, max(recipe.episodes, finished), robot_type="panda")
+        if recipe.episodes > finished:
+            write_atomically(root / RECIPE, json.dumps(asdict(recipe), indent=2).encode())
     steps = len(missing) * recipe.steps_per_episode
-    return {
-        "played": len(missing),
-        "kept": len(whole),
-        "frames": frames,
-        "steps_per_s": steps / seconds if missing else 0.0,
-    }
+    return Collected(
+        played=len(missing),
+        kept=max(recipe.episodes, finished) - len(missing),
+        frames=frames,
+        steps_per_s=steps / (played - began) if missing else 0.0,
+        finish_s=time.monotonic() - played,
+    )
 
 
-def _check_target(recipe: Recipe, root: Path) -> None:
-    if not root.exists() or not any(root.iterdir()):
-        return
+@contextlib.contextmanager
+def _owned(root: Path) -> Iterator[None]:
+    """The folder, made if need be and ours alone while we write; the lock ends with the process, however it ends."""
+    if root.exists() and not root.is_dir():
+        raise ValueError(f"{root} is a file; choose another out=")
+    root.mkdir(parents=True, exist_ok=True)
+    folder = os.open(root, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise ValueError(f"another collection is writing into {root}; wait for it, or choose another out=") from None
+    finally:
+        os.close(folder)
+
+
+def _check_recipe(recipe: Recipe, root: Path) -> None:
+    """Refuse a folder that holds something else than this recipe's episodes."""
     note = root / RECIPE
     if not note.exists():
-        raise ValueError(f"{root} holds something that is no collection of ours; choose another out=")
-    before = json.loads(note.read_text())
-    now = json.loads(json.dumps(asdict(recipe)))
-    # More episodes of the same recipe are a continuation; anything else would mix two recipes.
-    differing = [k for k in now if k != "episodes" and before.get(k) != now[k]]
-    if differing:
+        if any(path.is_file() and path.suffix != ".part" for path in root.rglob("*")):
+            raise ValueError(f"{root} holds something that is no collection of ours; choose another out=")
+        return
+    try:
+        before = _settings(json.loads(note.read_text()))
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{note} is damaged; delete {root} and collect again") from None
+    now = _settings(json.loads(json.dumps(asdict(recipe))))
+    differing = [name for name in sorted(now | before) if before.get(name) != now.get(name)]
+    # Where nothing was played yet, a mistaken setting may still be corrected.
+    if differing and (finished_episodes(root) or staged_paths(root)):
+        name = differing[0]
         raise ValueError(
-            f"{root} was collected with {differing[0]}={before.get(differing[0])}, not {now[differing[0]]}; "
-            "choose another out= or the same settings"
+            f"{root} was collected with {name}={before.get(name)}, not {now.get(name)}; choose another out= or the "
+            "same settings"
         )
+
+
+def _settings(recipe: dict[str, Any]) -> dict[str, Any]:
+    """What must stay the same while a dataset grows."""
+    same = {name: recipe[name] for name in ("env_id", "policy", "steps_per_episode", "seed")}
+    return same | {f"env.{name}": value for name, value in recipe["env"].items()}
+
+
+# -- processes ---------------------------------------------------------------------------------------------------------
 
 
 def _play_all(recipe: Recipe, root: Path, missing: list[int], workers: int) -> None:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    # One rendering and one arithmetic thread a worker: the workers are the parallelism.
-    saved = {name: os.environ.get(name) for name in ("LP_NUM_THREADS", "OMP_NUM_THREADS")}
-    os.environ.update({"LP_NUM_THREADS": "0", "OMP_NUM_THREADS": "1"})
-    context = multiprocessing.get_context("spawn")
-    todo, done = context.Queue(), context.Queue()
-    for index in missing:
-        todo.put(index)
-    for _ in range(workers):
-        todo.put(None)
-    processes = [context.Process(target=_work, args=(recipe, root, todo, done), daemon=True) for _ in range(workers)]
-    for process in processes:
-        process.start()
-    for name, value in saved.items():
-        if value is None:
-            os.environ.pop(name)
-        else:
-            os.environ[name] = value
     columns = (
         TextColumn("collect"), BarColumn(), MofNCompleteColumn(), TextColumn("episodes"),
         TextColumn("{task.fields[rate]:.0f} steps/s"), TimeRemainingColumn(),
     )  # fmt: skip
     began = time.monotonic()
-    with Progress(*columns) as progress:
-        bar = progress.add_task("", total=len(missing), rate=0.0)
-        for count in range(1, len(missing) + 1):
-            _take(done, processes)
-            progress.update(bar, advance=1, rate=count * recipe.steps_per_episode / (time.monotonic() - began))
-    for process in processes:
-        process.join(timeout=30)
-
-
-def _take(done: Any, processes: list[Any]) -> int:
-    """The next finished index; an error of a worker, or its death, becomes ours."""
-    import queue
-
-    while True:
+    # Spawned, because a forked renderer does not survive.
+    context = multiprocessing.get_context("spawn")
+    with (
+        _one_thread_each(),
+        ProcessPoolExecutor(workers, mp_context=context, initializer=_obey_parent) as pool,
+        Progress(*columns) as progress,
+    ):
+        bar = progress.add_task("", total=recipe.episodes, completed=recipe.episodes - len(missing), rate=0.0)
+        futures = {pool.submit(_play_one, recipe, root, index): index for index in missing}
         try:
-            result = done.get(timeout=2.0)
-        except queue.Empty:
-            dead = [process.exitcode for process in processes if process.exitcode not in (None, 0)]
-            if dead:
-                raise RuntimeError(
-                    f"a collection worker died (exit code {dead[0]}); run the same command again to go on"
-                ) from None
-            continue
-        if isinstance(result, str):
-            raise RuntimeError(f"a collection worker failed: {result}")
-        return result
+            for count, future in enumerate(as_completed(futures), 1):
+                future.result()
+                rate = count * recipe.steps_per_episode / (time.monotonic() - began)
+                progress.update(bar, advance=1, rate=rate)
+        except BrokenProcessPool:
+            raise RuntimeError(
+                f"a process playing episodes for {root} was killed (out of memory?); run the same command again to "
+                "go on, with fewer workers= if it happens again"
+            ) from None
+        except Exception as error:
+            raise RuntimeError(f"episode {futures[future]} could not be collected into {root}: {error}") from error
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _play_one(recipe: Recipe, root: Path, index: int) -> None:
+    """In a worker: one episode, played and staged."""
+    env = _world(recipe.env_id, json.dumps(dict(recipe.env)))
+    stage(root, recipe.layout(), play_episode(env, recipe, index))
+
+
+@functools.cache
+def _world(env_id: str, arguments: str) -> Any:
+    """In a worker: its one environment."""
+    import gymnasium
+
+    import envs as _worlds  # noqa: F401  registers them
+
+    return gymnasium.make(env_id, disable_env_checker=True, **json.loads(arguments), with_goal=False).unwrapped
+
+
+def _obey_parent() -> None:
+    """In a worker: Ctrl-C is the parent's to handle, and a killed parent takes its workers along."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def follow() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+@contextlib.contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Processes started inside render and calculate with one thread each: the processes are the parallelism."""
+    settings = {"LP_NUM_THREADS": "0", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    saved = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        for name, value in saved.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+# -- the command -------------------------------------------------------------------------------------------------------
+
+
+def _whole(cfg: DictConfig, name: str) -> int:
+    value = cfg.get(name)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ValueError(f"{name}={value} is not a whole number")
+    return value
 
 
 def main(cfg: DictConfig) -> int:
@@ -214,21 +294,29 @@ def main(cfg: DictConfig) -> int:
     from omegaconf import OmegaConf
 
     env = OmegaConf.to_container(cfg.env, resolve=True)
-    assert isinstance(env, dict)
+    if not isinstance(env, dict):
+        raise ValueError(f"env is {env!r}; choose one of the group's, e.g. env=tabletop/push")
     env_id = str(env.pop("id", "premotor/Tabletop-v0"))
     recipe = Recipe(
         env_id=env_id,
         env={str(key): value for key, value in env.items() if value is not None},
         policy=str(cfg.policy),
-        episodes=int(cfg.episodes),
-        steps_per_episode=int(cfg.steps_per_episode),
-        seed=int(cfg.seed),
+        episodes=_whole(cfg, "episodes"),
+        steps_per_episode=_whole(cfg, "steps_per_episode"),
+        seed=_whole(cfg, "seed"),
     )
+    if not cfg.get("out"):
+        raise ValueError("say where the dataset goes with out=DIR")
     root = Path(str(cfg.out))
-    figures = collect(recipe, root, int(cfg.workers))
-    if figures["played"]:
-        print(f"{figures['played']} episodes played at {figures['steps_per_s']:.0f} steps/s, {figures['kept']} kept.")
+    workers = os.cpu_count() or 1 if cfg.get("workers") is None else _whole(cfg, "workers")
+    try:
+        done = collect(recipe, root, workers)
+    except KeyboardInterrupt:
+        print(f"Stopped; what was played is kept in {root}. Run the same command again to go on.")
+        return 130
+    if done.played:
+        print(f"{done.played} episodes played at {done.steps_per_s:.0f} steps/s, {done.kept} kept from before.")
     else:
-        print("Everything was there already.")
-    print(f"{root}: {recipe.episodes} episodes, {figures['frames']} frames (LeRobotDataset v3).")
+        print(f"{root} is complete already; nothing was played.")
+    print(f"{root}: {done.played + done.kept} episodes, {done.frames} frames (LeRobotDataset v3).")
     return 0

@@ -1,20 +1,22 @@
-"""Episodes on disk, one whole file set at a time, in LeRobotDataset v3.
+"""Finished episodes on disk, one file each, so that kill -9 costs at most the episode being written.
 
-An episode exists once its table does: pictures are written first, the table last, each under a temporary name and
-then renamed. So kill -9 costs at most the episode being written. `finalise` derives everything under `meta/` from
-the episodes found and can be repeated; LeRobot's own reader opens the result.
+An episode is staged as a single Parquet file under `.episodes/`: its numbers, its pictures as the H.264 packets they
+were encoded to, and its statistics. The file appears by one rename, whole or not at all, and carries its checksum in
+its name; `lerobot_files` later moves staged episodes into a LeRobotDataset without encoding anything again.
 
-Frame t holds what was observed at t, the action requested at t and the action executed between t and t+1. The last
-observation of an episode is stored too, with a zero action, so that no transition is lost.
+Frame t holds what was observed at t, the action requested at t and the action executed between t and t + 1. The last
+observation is a frame too, with zero actions, so that T actions give T + 1 frames and no transition is lost.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +25,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-CODEBASE_VERSION = "v3.0"
-CHUNK = 1000
-RECIPE = "collection.json"
-_TABLE_COLUMNS = ("timestamp", "frame_index", "episode_index", "index", "task_index")
+STAGE = ".episodes"
+QUANTILES = {"q01": 0.01, "q10": 0.1, "q50": 0.5, "q90": 0.9, "q99": 0.99}
+_NOTES = b"premotor"
+# Decoding can begin at every other frame, so that random access decodes at most two.
+_GOP = 2
 
 
 @dataclass(frozen=True)
@@ -45,249 +48,150 @@ class Layout:
     fps: int
     vectors: Mapping[str, tuple[str, ...]]
 
+    @property
+    def pictures(self) -> tuple[str, ...]:
+        """The picture features' full names."""
+        return tuple(f"observation.images.{camera}" for camera in self.cameras)
+
 
 @dataclass(frozen=True)
 class Episode:
-    """One episode in memory: frames {camera: (T, H, W, 3) uint8}, vectors {feature: (T, n) float32}, a task."""
+    """One episode in memory.
+
+    Attributes:
+        index: its number in the dataset.
+        task: what it is about, in words.
+        frames: camera -> pictures (T, H, W, 3) uint8.
+        vectors: feature -> values (T, n) float32.
+        about: further facts for the table of episodes (seed, policy, ...).
+    """
 
     index: int
     task: str
     frames: Mapping[str, np.ndarray]
     vectors: Mapping[str, np.ndarray]
-
-    @property
-    def length(self) -> int:
-        """Frames in the episode."""
-        return len(next(iter(self.vectors.values())))
+    about: Mapping[str, str | int | float] = field(default_factory=dict)
 
 
-def _write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes) -> None:
+    """Bytes under a temporary name, onto the disk, then renamed: the file is whole or absent."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
-def encode_video(frames: np.ndarray, fps: int) -> bytes:
-    """Frames (T, H, W, 3) uint8 as an H.264 MP4 whose every other frame can be entered."""
-    buffer = io.BytesIO()
-    with av.open(buffer, "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=fps)
-        stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], "yuv420p"
-        stream.codec_context.gop_size = 2
-        stream.codec_context.thread_count = 1
-        stream.options = {"preset": "ultrafast", "crf": "18", "x264-params": "log-level=none"}
-        for picture in frames:
-            for packet in stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")):
-                container.mux(packet)
-        for packet in stream.encode():
-            container.mux(packet)
-    return buffer.getvalue()
-
-
-def decode_video(path: Path | str) -> np.ndarray:
-    """All frames (T, H, W, 3) uint8 of a video file."""
     try:
-        with av.open(str(path)) as container:
-            container.streams.video[0].thread_count = 1
-            return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
-    except (av.error.FFmpegError, ValueError) as error:
-        raise ValueError(f"{path} is truncated or no video ({error}); delete the episode and collect it again") from None
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
-def _video_path(root: Path, camera: str, index: int) -> Path:
-    return root / f"videos/observation.images.{camera}/chunk-{index // CHUNK:03d}/file-{index % CHUNK:03d}.mp4"
-
-
-def _table_path(root: Path, index: int) -> Path:
-    return root / f"data/chunk-{index // CHUNK:03d}/file-{index % CHUNK:03d}.parquet"
-
-
-def write_episode(root: Path, layout: Layout, episode: Episode) -> None:
-    """Store one episode; its table, written last, makes it exist."""
-    for camera in layout.cameras:
-        _write_atomically(_video_path(root, camera, episode.index), encode_video(episode.frames[camera], layout.fps))
-    length = episode.length
-    columns: dict[str, pa.Array] = {}
-    for feature, values in episode.vectors.items():
-        flat = pa.array(np.ascontiguousarray(values, dtype=np.float32).ravel())
-        columns[feature] = pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
-    columns["timestamp"] = pa.array(np.arange(length, dtype=np.float32) / layout.fps)
-    columns["frame_index"] = pa.array(np.arange(length, dtype=np.int64))
-    columns["episode_index"] = pa.array(np.full(length, episode.index, dtype=np.int64))
-    # Filled in by `finalise`, which knows the episodes before this one; every episode is equally long in play.
-    columns["index"] = pa.array(np.arange(length, dtype=np.int64) + episode.index * length)
-    columns["task_index"] = pa.array(np.zeros(length, dtype=np.int64))
+def table_bytes(table: pa.Table) -> bytes:
+    """A table as Parquet."""
     sink = io.BytesIO()
-    pq.write_table(pa.table(columns).replace_schema_metadata({"task": episode.task}), sink)
-    _write_atomically(_table_path(root, episode.index), sink.getvalue())
+    pq.write_table(table, sink)
+    return sink.getvalue()
 
 
-def finished_episodes(root: Path, layout: Layout, wanted: int, *, delete_broken: bool = True) -> set[int]:
-    """Indices below `wanted` of the episodes that are whole; what is left of broken ones is removed."""
-    for leftover in root.glob("**/.*.part"):
-        leftover.unlink(missing_ok=True)
-    whole = set()
-    for index in range(wanted):
-        table = _table_path(root, index)
-        if not table.exists():
-            continue
-        videos = [_video_path(root, camera, index) for camera in layout.cameras]
-        if _readable(table) and all(video.exists() and _whole_mp4(video) for video in videos):
-            whole.add(index)
-        elif delete_broken:
-            table.unlink()
-    return whole
+def add_h264(container: Any, size: int, fps: int) -> Any:
+    """An H.264 stream of `size` x `size` px in a container; the same settings give streams that can be joined."""
+    stream = container.add_stream("libx264", rate=fps)
+    stream.width = stream.height = size
+    stream.pix_fmt = "yuv420p"
+    stream.codec_context.gop_size = _GOP
+    stream.codec_context.thread_count = 1
+    stream.options = {"preset": "ultrafast", "crf": "18", "x264-params": "log-level=none"}
+    return stream
 
 
-def _readable(table: Path) -> bool:
-    try:
-        return pq.read_metadata(table).num_rows > 0
-    except (pa.ArrowInvalid, OSError):
-        return False
+def encode(frames: np.ndarray, fps: int) -> tuple[list[bytes], list[bool]]:
+    """Pictures (T, H, W, 3) uint8 as T packets, in order, and whether decoding can begin at each."""
+    packets: list[Any] = []
+    with av.open(io.BytesIO(), "w", format="mp4") as container:
+        stream = add_h264(container, frames.shape[1], fps)
+        for picture in frames:
+            packets += stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24"))
+        packets += stream.encode()
+    return [bytes(packet) for packet in packets], [packet.is_keyframe for packet in packets]
 
 
-def _whole_mp4(path: Path) -> bool:
-    """Whether an MP4's boxes end where the file ends (a cheap test that catches truncation)."""
-    size, position, names = path.stat().st_size, 0, set()
-    with path.open("rb") as file:
-        while position + 8 <= size:
-            file.seek(position)
-            head = file.read(8)
-            length = int.from_bytes(head[:4], "big")
-            if length < 8:
-                return False
-            names.add(head[4:])
-            position += length
-    return position == size and b"moov" in names
-
-
-def _statistics(values: np.ndarray) -> dict[str, Any]:
-    """LeRobot's statistics of values (N, n)."""
-    quantiles = np.quantile(values, [0.01, 0.1, 0.5, 0.9, 0.99], axis=0)
-    names = ("q01", "q10", "q50", "q90", "q99")
-    out = {
+def statistics(values: np.ndarray, count: int) -> dict[str, list[Any]]:
+    """LeRobot's statistics over the first axis of values (N, ...), said to describe `count` frames."""
+    quantiles = np.quantile(values, list(QUANTILES.values()), axis=0)
+    measured = {
         "min": values.min(0),
         "max": values.max(0),
         "mean": values.mean(0),
         "std": values.std(0),
-        **dict(zip(names, quantiles, strict=True)),
+        **dict(zip(QUANTILES, quantiles, strict=True)),
     }
-    return {name: np.asarray(v, dtype=np.float64).tolist() for name, v in out.items()} | {"count": [len(values)]}
+    return {name: np.asarray(value, np.float64).tolist() for name, value in measured.items()} | {"count": [count]}
 
 
-def _picture_statistics(frames: np.ndarray) -> dict[str, Any]:
-    """LeRobot's per-channel statistics of frames (T, H, W, 3), on [0, 1], shaped (3, 1, 1)."""
-    stats = _statistics(frames[:, ::4, ::4].reshape(-1, 3) / 255.0)
-    return {k: v if k == "count" else [[[channel]] for channel in v] for k, v in stats.items()} | {
-        "count": [len(frames)]
-    }
+def _episode_statistics(layout: Layout, episode: Episode) -> dict[str, dict[str, list[Any]]]:
+    """Of every feature; pictures on [0, 1] per channel, shaped (3, 1, 1) as LeRobot wants, from every 16th pixel."""
+    stats = {feature: statistics(values.astype(np.float64), len(values)) for feature, values in episode.vectors.items()}
+    for camera, feature in zip(layout.cameras, layout.pictures, strict=True):
+        pictures = episode.frames[camera]
+        pixels = pictures[:, ::4, ::4].reshape(-1, 3, 1, 1) / 255.0
+        stats[feature] = statistics(pixels, len(pictures))
+    return stats
 
 
-def finalise(root: Path, layout: Layout, episodes: Sequence[int], *, robot_type: str, extra: dict[str, Any]) -> int:
-    """Write `meta/` for the episodes given (which must be 0..n-1); returns the number of frames."""
-    key = "observation.images."
-    rows: list[dict[str, Any]] = []
-    collected: dict[str, list[np.ndarray]] = {feature: [] for feature in layout.vectors}
-    tasks: list[str] = []
-    start = 0
-    picture_stats: dict[str, dict[str, Any]] = {}
-    for index in sorted(episodes):
-        table = pq.read_table(_table_path(root, index))
-        task = (table.schema.metadata or {}).get(b"task", b"play").decode()
-        if task not in tasks:
-            tasks.append(task)
-        length = table.num_rows
-        row: dict[str, Any] = {
-            "episode_index": index,
-            "tasks": [task],
-            "length": length,
-            "data/chunk_index": index // CHUNK,
-            "data/file_index": index % CHUNK,
-            "dataset_from_index": start,
-            "dataset_to_index": start + length,
-        }
-        for camera in layout.cameras:
-            row |= {
-                f"videos/{key}{camera}/chunk_index": index // CHUNK,
-                f"videos/{key}{camera}/file_index": index % CHUNK,
-                f"videos/{key}{camera}/from_timestamp": 0.0,
-                f"videos/{key}{camera}/to_timestamp": length / layout.fps,
-            }
-            if index % 50 == 0:
-                frames = decode_video(_video_path(root, camera, index))
-                picture_stats.setdefault(camera, _picture_statistics(frames))
-        for feature in layout.vectors:
-            values = np.stack(table[feature].to_numpy())
-            collected[feature].append(values)
-        wrong = table["index"][0].as_py() != start or table["task_index"][0].as_py() != tasks.index(task)
-        if wrong:
-            fixed = table.set_column(table.column_names.index("index"), "index", pa.array(np.arange(start, start + length)))
-            fixed = fixed.set_column(
-                fixed.column_names.index("task_index"), "task_index", pa.array(np.full(length, tasks.index(task)))
-            )
-            sink = io.BytesIO()
-            pq.write_table(fixed, sink)
-            _write_atomically(_table_path(root, index), sink.getvalue())
-        rows.append(row | {"meta/episodes/chunk_index": 0, "meta/episodes/file_index": 0})
-        start += length
-    stats = {feature: _statistics(np.concatenate(values)) for feature, values in collected.items()}
-    stats |= {f"{key}{camera}": values for camera, values in picture_stats.items()}
-    info = _info(layout, len(rows), start, len(tasks), robot_type)
-    sink = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows), sink)
-    _write_atomically(root / "meta/episodes/chunk-000/file-000.parquet", sink.getvalue())
-    import pandas as pd
-
-    frame = pd.DataFrame({"task_index": range(len(tasks))}, index=pd.Index(tasks, name="task"))
-    sink = io.BytesIO()
-    frame.to_parquet(sink)
-    _write_atomically(root / "meta/tasks.parquet", sink.getvalue())
-    _write_atomically(root / "meta/stats.json", json.dumps(stats).encode())
-    _write_atomically(root / "meta" / RECIPE, json.dumps(extra, indent=2).encode())
-    _write_atomically(root / "meta/info.json", json.dumps(info, indent=2).encode())
-    return start
+def stage(root: Path, layout: Layout, episode: Episode) -> None:
+    """Put one finished episode on disk."""
+    columns: dict[str, pa.Array] = {}
+    for feature in layout.vectors:
+        values = np.ascontiguousarray(episode.vectors[feature], dtype=np.float32)
+        if not np.isfinite(values).all():
+            raise ValueError(f"episode {episode.index}: {feature} has NaN or infinity")
+        columns[feature] = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
+    for camera, feature in zip(layout.cameras, layout.pictures, strict=True):
+        packets, enters = encode(episode.frames[camera], layout.fps)
+        columns[feature] = pa.array(packets, pa.binary())
+        columns[f"{feature}.enters"] = pa.array(enters, pa.bool_())
+    notes = {"task": episode.task, "about": dict(episode.about), "stats": _episode_statistics(layout, episode)}
+    data = table_bytes(pa.table(columns).replace_schema_metadata({_NOTES: json.dumps(notes)}))
+    write_atomically(root / STAGE / f"episode-{episode.index:06d}-{zlib.crc32(data):08x}.parquet", data)
 
 
-def _info(layout: Layout, episodes: int, frames: int, tasks: int, robot_type: str) -> dict[str, Any]:
-    size = layout.image_size
-    features: dict[str, Any] = {}
-    for camera in layout.cameras:
-        features[f"observation.images.{camera}"] = {
-            "dtype": "video",
-            "shape": [size, size, 3],
-            "names": ["height", "width", "channels"],
-            "info": {
-                "video.height": size,
-                "video.width": size,
-                "video.codec": "h264",
-                "video.pix_fmt": "yuv420p",
-                "video.fps": layout.fps,
-                "video.channels": 3,
-                "has_audio": False,
-                "is_depth_map": False,
-            },
-        }
-    for feature, names in layout.vectors.items():
-        features[feature] = {"dtype": "float32", "shape": [len(names)], "names": list(names)}
-    for column in _TABLE_COLUMNS:
-        dtype = "float32" if column == "timestamp" else "int64"
-        features[column] = {"dtype": dtype, "shape": [1], "names": None}
-    return {
-        "codebase_version": CODEBASE_VERSION,
-        "fps": layout.fps,
-        "features": features,
-        "total_episodes": episodes,
-        "total_frames": frames,
-        "total_tasks": tasks,
-        "chunks_size": CHUNK,
-        "data_files_size_in_mb": 100,
-        "video_files_size_in_mb": 200,
-        "data_path": "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet",
-        "video_path": "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4",
-        "robot_type": robot_type,
-        "splits": {"train": f"0:{episodes}"},
-    }
+def read_staged(path: Path, layout: Layout) -> tuple[pa.Table, dict[str, Any]]:
+    """A staged episode's columns and notes (`task`, `about`, `stats`); a ValueError if a single bit has changed."""
+    data = path.read_bytes()
+    if f"{zlib.crc32(data):08x}" != path.stem.rpartition("-")[2]:
+        raise ValueError(f"{path} is damaged; run the same command again to collect that episode anew")
+    table = pq.read_table(pa.BufferReader(data), use_threads=False)
+    if not {*layout.vectors, *layout.pictures} <= set(table.column_names):
+        raise ValueError(f"{path} holds {', '.join(table.column_names)}; delete it and run the same command again")
+    return table, json.loads(table.schema.metadata[_NOTES])
+
+
+def staged_paths(root: Path) -> dict[int, Path]:
+    """Episode index -> file of what is staged, unread."""
+    return {int(path.name[8:14]): path for path in sorted((root / STAGE).glob("episode-??????-*.parquet"))}
+
+
+def keep_whole(root: Path, layout: Layout) -> set[int]:
+    """Indices of the staged episodes that are whole; damaged ones and unfinished writes are removed."""
+    whole = set()
+    paths = staged_paths(root)
+    for index, path in paths.items():
+        with contextlib.suppress(ValueError):
+            read_staged(path, layout)
+            whole.add(index)
+    kept = {paths[index] for index in whole}
+    for path in (root / STAGE).glob("*"):
+        if path not in kept:
+            path.unlink()
+    return whole
+
+
+def discard_staged(root: Path) -> None:
+    """Forget everything staged."""
+    folder = root / STAGE
+    for path in folder.glob("*"):
+        path.unlink()
+    if folder.exists():
+        folder.rmdir()
