@@ -1,0 +1,50 @@
+"""Searching in a brain's imagination: goals, objectives, planners, the receding-horizon agent, the record of it all."""
+
+from planners.cem import CEM
+from planners.floors import Hold, Prior, RandomActions
+from planners.goal import Goal
+from planners.icem import ICEM
+from planners.mpc import MPC
+from planners.mppi import MPPI
+from planners.objectives import (
+    ActionPenalty,
+    FeatureDistance,
+    LearnedDistance,
+    Objective,
+    SmoothnessPenalty,
+    UncertaintyPenalty,
+    default_objective,
+)
+from planners.observation import ObservationError
+from planners.plan import Budget, Plan
+from planners.planner import Planner, SamplingPlanner
+from planners.rollout import PlanRecord, Rollout, RolloutError, StepRecord
+from planners.shooting import RandomShooting
+
+__all__ = [
+    "CEM",
+    "ICEM",
+    "MPC",
+    "MPPI",
+    "ActionPenalty",
+    "Budget",
+    "FeatureDistance",
+    "Goal",
+    "Hold",
+    "LearnedDistance",
+    "Objective",
+    "ObservationError",
+    "Plan",
+    "PlanRecord",
+    "Planner",
+    "Prior",
+    "RandomActions",
+    "RandomShooting",
+    "Rollout",
+    "RolloutError",
+    "SamplingPlanner",
+    "SmoothnessPenalty",
+    "StepRecord",
+    "UncertaintyPenalty",
+    "default_objective",
+]

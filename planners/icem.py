@@ -1,0 +1,52 @@
+"""CEM with memory and slow noise: actions of nearby steps move together, and what was best stays in the running."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from planners.cem import CEM
+from planners.plan import Budget
+from planners.planner import Belief
+from planners.search import Search
+
+
+@dataclass(frozen=True, kw_only=True)
+class ICEM(CEM):
+    """After Pinneri et al., "Sample-efficient cross-entropy method for real-time planning" (2020).
+
+    Attributes:
+        colour: exponent of the noise's spectrum over the horizon, 0 white, 1 pink, 2 brown.
+        shrink: each population is this much smaller than the one before; the sum of all stays the budget's.
+    """
+
+    colour: float = 1.0
+    shrink: float = 1.25
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.shrink < 1.0:
+            raise ValueError(f"shrink is {self.shrink}; populations cannot grow, so it is 1 or more")
+
+    def noise(self, belief: Belief, n: int, generator: torch.Generator) -> Tensor:
+        """Noise (1, n, H, A) of unit variance whose power falls with frequency."""
+        white = super().noise(belief, n, generator)
+        horizon = white.shape[2]
+        frequency = torch.fft.rfftfreq(horizon, device=white.device).clamp_min(1.0 / horizon)
+        gain = frequency.pow(-self.colour / 2)
+        # Every frequency but the constant one and the fastest appears twice in a real signal.
+        power = (torch.fft.irfft(gain.to(torch.complex64), n=horizon) ** 2).sum().sqrt()
+        return torch.fft.irfft(torch.fft.rfft(white, dim=2) * gain[:, None], n=horizon, dim=2) / power
+
+    def refit(self, belief: Belief, actions: Tensor, costs: Tensor, search: Search) -> Belief:
+        """Fit to the best of all iterations so far."""
+        return self.towards(belief, search.elites, torch.isfinite(search.elite_costs).to(actions.dtype))
+
+    def populations(self, budget: Budget) -> list[int]:
+        """Large at first, small at the end."""
+        sizes = [self.shrink**-i for i in range(budget.iterations)]
+        counts = [max(1, round(budget.futures * size / sum(sizes))) for size in sizes]
+        counts[0] += budget.futures - sum(counts)
+        return counts

@@ -1,0 +1,120 @@
+"""The receding-horizon agent: see, plan, do the first step, and begin the next search where this one left off."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from planners.goal import Goal
+from planners.observation import NotFiniteError, to_batch
+from planners.plan import Budget, Plan
+from planners.planner import Planner
+from worldmodel.interface import WorldModel
+
+
+class MPC:
+    """Acts towards a goal; holds still, and says why, when it cannot know what to do.
+
+    The same seed and observations give the same actions. An environment's actions do not depend on the others in its
+    batch.
+
+    Args:
+        model: the brain.
+        planner: how to search.
+        goal: what should become true; one for all environments or one for each.
+        budget: what each plan may cost.
+        seed: of the search's noise.
+
+    Attributes:
+        last_plan: the latest plan, of the environments in `planned`; None when all held before any search.
+        planned: the environments that could be planned for.
+        holds: why an environment holds, by its index; empty when all act.
+    """
+
+    def __init__(self, model: WorldModel, planner: Planner, goal: Goal, budget: Budget | None = None, seed: int = 0):
+        self.model = model
+        self.planner = planner
+        self.budget = budget or Budget()
+        self.seed = seed
+        self._generator = torch.Generator(device=model.device)
+        self.set_goal(goal)
+
+    def set_goal(self, goal: Goal) -> None:
+        """A new goal, and a new beginning."""
+        self.goal = goal
+        self.goal_latent = goal.encode(self.model)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the last plan and start the noise again from the seed."""
+        self._generator.manual_seed(self.seed)
+        self._warm_start: Tensor | None = None
+        self.last_plan: Plan | None = None
+        self.planned: tuple[int, ...] = ()
+        self.holds: dict[int, str] = {}
+
+    def act(self, observation: Mapping[str, object]) -> np.ndarray:
+        """One observation -> the action (A,) float32 in physical units."""
+        return self.act_batch([observation])[0]
+
+    def act_batch(self, observations: Sequence[Mapping[str, object]]) -> np.ndarray:
+        """One observation for each of B environments -> actions (B, A) float32 in physical units.
+
+        Raises:
+            ObservationError: an observation lacks a key or has the wrong form. (NaN in it makes its environment hold.)
+        """
+        self.holds = {}
+        sound = []
+        for index, observation in enumerate(observations):
+            try:
+                to_batch(observation, self.model.required_keys)
+                sound.append(index)
+            except NotFiniteError as error:
+                self.holds[index] = str(error)
+        self.planned, self.last_plan = tuple(sound), None
+        actions = np.zeros((len(observations), self.model.action_space.size), np.float32)
+        if not sound:
+            return actions
+        plan = self._plan([observations[index] for index in sound], len(observations))
+        first = self.model.action_space.to_physical(plan.actions[:, 0]).cpu().numpy()
+        for row, index in enumerate(sound):
+            if plan.held[row]:
+                self.holds[index] = plan.stopped
+            else:
+                actions[index] = first[row]
+        return actions
+
+    def events(self, environment: int = 0) -> tuple[str, ...]:
+        """What was remarkable about the last decision, in words; usually nothing."""
+        if environment in self.holds:
+            return (f"holding: {self.holds[environment]}",)
+        plan, words = self.last_plan, []
+        if plan is not None and plan.discarded:
+            words.append(f"{plan.discarded} futures were not finite and were discarded")
+        if plan is not None and plan.out_of_time:
+            words.append(plan.stopped)
+        return tuple(words)
+
+    def _plan(self, observations: Sequence[Mapping[str, object]], batch: int) -> Plan:
+        """Plan for the sound environments and keep what remains of the plans for the next time."""
+        seen = to_batch(observations, self.model.required_keys)
+        latent = self.model.encode({key: torch.from_numpy(value) for key, value in seen.items()})
+        rows = list(self.planned)
+        goal = self.goal_latent if len(self.goal_latent) == 1 else self.goal_latent[rows]
+        before = self._warm_start
+        if before is not None and len(before) != batch:
+            raise ValueError(
+                f"the agent acted for {len(before)} environments and now for {batch}; call reset() between"
+            )
+        plan = self.planner.plan(
+            self.model, latent, goal, self.budget,
+            warm_start=None if before is None else before[rows], generator=self._generator,
+        )  # fmt: skip
+        remaining = plan.remaining()
+        kept = remaining.new_zeros(batch, *remaining.shape[1:])
+        kept[rows] = remaining
+        self._warm_start, self.last_plan = kept, plan
+        return plan

@@ -1,0 +1,168 @@
+"""The books of one search: futures imagined and judged in chunks, the best kept, the unsound discarded."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from planners.objectives import Objective
+from planners.plan import Plan
+from worldmodel.interface import WorldModel
+
+# With a deadline, time is looked at after every so many futures.
+_FUTURES_BETWEEN_LOOKS = 64
+_MEBIBYTE = 2**20
+
+
+class Search:
+    """What has been imagined so far for B environments, and the best of it.
+
+    Args:
+        model: the brain.
+        latent: (B, *L) where the environments are.
+        goal: (B, *L).
+        objective: cost by term.
+        rest: (B, H, A) the actions that hold; what a plan falls back on.
+        keep: how many of the best futures to remember.
+        memory_mb: bound on the latents of one chunk.
+        deadline: when to stop, in the clock's seconds; infinite for never.
+        clock: seconds.
+
+    Attributes:
+        elites: (B, keep, H, A) the best action sequences seen, best first; `elite_costs` (B, keep) belongs to them.
+        out_of_time: whether the deadline has ended the search.
+    """
+
+    def __init__(
+        self,
+        model: WorldModel,
+        latent: Tensor,
+        goal: Tensor,
+        objective: Objective,
+        rest: Tensor,
+        *,
+        keep: int,
+        memory_mb: float,
+        deadline: float,
+        clock: Callable[[], float],
+    ) -> None:
+        self.rest = rest
+        self.out_of_time = False
+        self._model, self._latent, self._goal, self._objective = model, latent, goal, objective
+        self._deadline, self._clock = deadline, clock
+        batch, horizon, _ = rest.shape
+        bytes_per_future = batch * horizon * latent[0].numel() * latent.element_size()
+        self._chunk = max(1, int(memory_mb * _MEBIBYTE) // bytes_per_future)
+        if deadline < math.inf:
+            self._chunk = min(self._chunk, _FUTURES_BETWEEN_LOOKS)
+        self.elites = rest[:, None].repeat(1, keep, 1, 1)
+        self.elite_costs = rest.new_full((batch, keep), math.inf)
+        self._actions = rest.clone()
+        self._cost = rest.new_full((batch,), math.inf)
+        self._terms: dict[str, Tensor] = {}
+        self._imagined = latent[:, None].repeat(1, horizon, *[1] * (latent.ndim - 1))
+        self._curve: list[Tensor] = []
+        self._discarded = torch.zeros((), dtype=torch.long, device=latent.device)
+        self._futures = 0
+        self._slowest_chunk_s = 0.0
+
+    def evaluate(self, actions: Tensor) -> Tensor:
+        """Costs (B, S) of the futures of actions (B, S, H, A); infinite where unsound or where time ran out."""
+        costs = actions.new_full(actions.shape[:2], math.inf)
+        for start in range(0, actions.shape[1], self._chunk):
+            began = self._clock()
+            if self._futures and began + self._slowest_chunk_s > self._deadline:
+                self.out_of_time = True
+                break
+            part = actions[:, start : start + self._chunk]
+            costs[:, start : start + self._chunk] = self._judge(part)
+            self._futures += part.shape[1]
+            if self._deadline < math.inf:
+                self._wait()
+                self._slowest_chunk_s = max(self._slowest_chunk_s, self._clock() - began)
+        self._merge_elites(actions, costs)
+        return costs
+
+    def end_iteration(self) -> None:
+        """Note the best cost so far as a point of the curve."""
+        self._curve.append(self._cost)
+
+    def to_plan(self, began: float, planned: int) -> Plan:
+        """The best of what was seen, as ordinary tensors; `planned` is how many futures there should have been."""
+        with torch.inference_mode():
+            uncertainty = self._model.uncertainty(self._imagined)
+            held = torch.isinf(self._cost)
+        self._wait()
+        reason = f"all {self._futures} futures imagined"
+        if self.out_of_time:
+            reason = f"deadline reached after {self._futures} of {planned} futures"
+        if held.any():
+            lost = ", ".join(str(index) for index in held.nonzero().flatten().tolist())
+            where = f" for environment {lost}" if len(held) > 1 else ""
+            reason += f"; no future{where} was finite"
+        keep = min(self.elites.shape[1], self._futures)
+        return Plan(
+            actions=self._actions.clone(),
+            cost=self._cost.clone(),
+            terms={name: value.clone() for name, value in self._terms.items()},
+            elites=self.elites[:, :keep].clone(),
+            elite_costs=self.elite_costs[:, :keep].clone(),
+            cost_per_iteration=torch.stack(self._curve, 1),
+            imagined=self._imagined.clone(),
+            uncertainty=None if uncertainty is None else uncertainty.clone(),
+            held=held.clone(),
+            futures=self._futures,
+            plan_ms=(self._clock() - began) * 1000,
+            stopped=reason,
+            out_of_time=self.out_of_time,
+            discarded=int(self._discarded),
+        )
+
+    # -- inside ----------------------------------------------------------------------------------------------------
+
+    def _judge(self, actions: Tensor) -> Tensor:
+        """Imagine a chunk (B, C, H, A), keep its best where it beats the best so far; costs (B, C)."""
+        latents = self._model.predict(self._latent, actions)
+        terms = self._objective(self._model, latents, actions, self._goal)
+        cost = torch.stack(list(terms.values())).sum(0)
+        # A sum is finite only if all that is summed is: one pass over the latents, no mask of their size.
+        sound = torch.isfinite(cost) & torch.isfinite(latents.flatten(2).sum(-1, dtype=torch.float32))
+        self._discarded += (~sound).sum()
+        cost = torch.where(sound, cost.to(actions.dtype), math.inf)
+        best, index = cost.min(1)
+        better = best < self._cost
+        rows = torch.arange(len(index), device=index.device)
+        self._cost = torch.where(better, best, self._cost)
+        self._actions = _choose(better, actions[rows, index], self._actions)
+        self._imagined = _choose(better, latents[rows, index], self._imagined)
+        for name, value in terms.items():
+            before = self._terms.get(name, torch.full_like(best, math.inf))
+            self._terms[name] = torch.where(better, value[rows, index].to(best.dtype), before)
+        return cost
+
+    def _merge_elites(self, actions: Tensor, costs: Tensor) -> None:
+        """The best of old elites and this population."""
+        keep = self.elites.shape[1]
+        self.elites, self.elite_costs = best_of(
+            torch.cat([self.elites, actions], 1), torch.cat([self.elite_costs, costs], 1), keep
+        )
+
+    def _wait(self) -> None:
+        """An accelerator answers before it is done; the clock should not be fooled by it."""
+        if self._latent.device.type == "cuda":
+            torch.cuda.synchronize(self._latent.device)
+
+
+def best_of(actions: Tensor, costs: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """The n cheapest of (B, S, H, A) with costs (B, S), cheapest first: (B, n, H, A), (B, n)."""
+    cheapest, index = costs.topk(min(n, costs.shape[1]), dim=1, largest=False)
+    rows = torch.arange(len(index), device=index.device)[:, None]
+    return actions[rows, index], cheapest
+
+
+def _choose(mask: Tensor, yes: Tensor, no: Tensor) -> Tensor:
+    """Rows of `yes` where the mask (B,) says so, else of `no`."""
+    return torch.where(mask.view(-1, *[1] * (yes.ndim - 1)), yes, no)

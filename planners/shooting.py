@@ -1,0 +1,26 @@
+"""Random shooting: try many, keep the best. The simplest planner, and the example of how to write one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from planners.planner import Belief, SamplingPlanner
+from planners.search import Search
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomShooting(SamplingPlanner):
+    """Uniform over the whole space of actions; nothing is learned from one iteration to the next."""
+
+    def sample(self, belief: Belief, n: int, generator: torch.Generator) -> Tensor:
+        """Uniform in [-1, 1], (B, n, H, A)."""
+        batch, horizon, size = belief.mean.shape
+        drawn = torch.rand(1, n, horizon, size, generator=generator, device=generator.device)
+        return (2.0 * drawn - 1.0).to(belief.mean.device).repeat(batch, 1, 1, 1)
+
+    def refit(self, belief: Belief, actions: Tensor, costs: Tensor, search: Search) -> Belief:
+        """The best so far becomes the one to beat."""
+        return Belief(search.elites[:, 0], belief.std)
