@@ -34,6 +34,14 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 RECIPE = "meta/collection.json"
+# What the tabletop takes where nothing is said, so that saying it makes no other recipe.
+_ENV_DEFAULTS: dict[str, Any] = {
+    "task": "push",
+    "simulator": "mujoco",
+    "cameras": ["front"],
+    "image_size": 64,
+    "variation": "standard",
+}
 VECTORS = {
     "observation.state": STATE_NAMES,
     "observation.joints": JOINT_NAMES,
@@ -74,8 +82,8 @@ class Recipe:
     def layout(self) -> Layout:
         """What its episodes hold."""
         return Layout(
-            cameras=tuple(self.env.get("cameras", ("front",))),
-            image_size=int(self.env.get("image_size", 64)),
+            cameras=tuple(self.env.get("cameras", _ENV_DEFAULTS["cameras"])),
+            image_size=int(self.env.get("image_size", _ENV_DEFAULTS["image_size"])),
             fps=round(POLICY_HZ),
             vectors=VECTORS,
         )
@@ -119,7 +127,11 @@ def play_episode(env: Any, recipe: Recipe, index: int) -> Episode:
         task=f"play: {recipe.policy}",
         frames={camera: np.stack(pictures) for camera, pictures in frames.items()},
         vectors={name: np.stack(values).astype(np.float32) for name, values in vectors.items()},
-        about={"seed": seed, "policy": recipe.policy, "simulator": str(recipe.env.get("simulator", "mujoco"))},
+        about={
+            "seed": seed,
+            "policy": recipe.policy,
+            "simulator": str(recipe.env.get("simulator", _ENV_DEFAULTS["simulator"])),
+        },
     )
 
 
@@ -159,8 +171,11 @@ def _owned(root: Path) -> Iterator[None]:
     """The folder, made if need be and ours alone while we write; the lock ends with the process, however it ends."""
     if root.exists() and not root.is_dir():
         raise ValueError(f"{root} is a file; choose another out=")
-    root.mkdir(parents=True, exist_ok=True)
-    folder = os.open(root, os.O_RDONLY)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        folder = os.open(root, os.O_RDONLY)
+    except OSError as error:
+        raise ValueError(f"{root} cannot be made or entered ({error.strerror}); choose another out=") from None
     try:
         fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
@@ -195,7 +210,7 @@ def _check_recipe(recipe: Recipe, root: Path) -> None:
 def _settings(recipe: dict[str, Any]) -> dict[str, Any]:
     """What must stay the same while a dataset grows."""
     same = {name: recipe[name] for name in ("env_id", "policy", "steps_per_episode", "seed")}
-    return same | {f"env.{name}": value for name, value in recipe["env"].items()}
+    return same | {f"env.{name}": value for name, value in (_ENV_DEFAULTS | recipe["env"]).items()}
 
 
 # -- processes ---------------------------------------------------------------------------------------------------------

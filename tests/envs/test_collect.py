@@ -199,6 +199,8 @@ def test_what_is_not_ours_is_refused_untouched(tmp_path: Path) -> None:
         collect(RECIPE, tmp_path)
     with pytest.raises(ValueError, match="is a file"):
         collect(RECIPE, tmp_path / "thesis.tex")
+    with pytest.raises(ValueError, match="cannot be made"):
+        collect(RECIPE, tmp_path / "thesis.tex" / "inside")
     assert contents(tmp_path) == {"thesis.tex": b"years of work"}
 
 
@@ -207,7 +209,7 @@ def test_what_is_not_ours_is_refused_untouched(tmp_path: Path) -> None:
     [
         (replace(RECIPE, seed=12), "collected with seed=11, not 12"),
         (replace(RECIPE, env={**RECIPE.env, "image_size": 96}), "collected with env.image_size=64, not 96"),
-        (replace(RECIPE, env={**RECIPE.env, "simulator": "pybullet"}), "env.simulator=None, not pybullet"),
+        (replace(RECIPE, env={**RECIPE.env, "simulator": "pybullet"}), "env.simulator=mujoco, not pybullet"),
     ],
 )
 def test_two_recipes_do_not_mix(dataset: Path, changed: Recipe, sentence: str) -> None:
@@ -215,6 +217,11 @@ def test_two_recipes_do_not_mix(dataset: Path, changed: Recipe, sentence: str) -
     with pytest.raises(ValueError, match=sentence):
         collect(changed, dataset)
     assert contents(dataset) == before
+
+
+def test_saying_a_default_makes_no_other_recipe(dataset: Path) -> None:
+    spoken = replace(RECIPE, env={**RECIPE.env, "task": "push", "simulator": "mujoco"})
+    assert collect(spoken, dataset).played == 0
 
 
 def test_two_collections_do_not_write_into_one_folder(dataset: Path) -> None:
