@@ -18,6 +18,7 @@ from planners.objectives import (
 from planners.observation import ObservationError
 from planners.plan import Budget, Plan
 from planners.planner import Planner, SamplingPlanner
+from planners.registry import make_objective, make_planner
 from planners.rollout import PlanRecord, Rollout, RolloutError, StepRecord
 from planners.shooting import RandomShooting
 
@@ -47,4 +48,6 @@ __all__ = [
     "StepRecord",
     "UncertaintyPenalty",
     "default_objective",
+    "make_objective",
+    "make_planner",
 ]

@@ -100,11 +100,30 @@ TABLETOP = ActionSpace.tabletop()
 class WorldModel(Protocol):
     """A brain. Shapes: B environments, S samples, H horizon, A action, *L latent, *X any axes."""
 
-    name: str
-    action_space: ActionSpace
-    device: torch.device
-    required_keys: tuple[str, ...]
-    latent_ndim: int
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        ...
+
+    @property
+    def action_space(self) -> ActionSpace:
+        """What its actions mean."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where its latents live."""
+        ...
+
+    @property
+    def required_keys(self) -> tuple[str, ...]:
+        """The observation keys `encode` needs to see the present."""
+        ...
+
+    @property
+    def latent_ndim(self) -> int:
+        """How many axes *L has."""
+        ...
 
     def encode(self, observation: Observation) -> Latent:
         """Observation with leading axis B -> (B, *L). A goal may lack `observation.state`."""

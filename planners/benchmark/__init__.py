@@ -1,0 +1,136 @@
+"""`premotor bench`: models x planners x tasks, with intervals. The one part of the planners that also knows worlds."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from planners.benchmark.brains import make_model, weights_digest
+from planners.benchmark.cells import Cell, summary
+from planners.registry import nearest
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+__all__ = ["Cell", "cells_of", "main", "make_model"]
+
+_CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+
+
+def main(cfg: DictConfig) -> int:
+    """Run what the configuration asks for, write the results, print the table."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from planners.benchmark import report
+    from planners.benchmark.suite import run_cells
+
+    console = Console()
+    cells = cells_of(cfg)
+    first, episodes = int(cfg.seed), int(cfg.episodes)
+    if episodes < 1:
+        raise ValueError(f"episodes is {episodes}; a rate needs at least 1")
+    seeds = range(first, first + episodes)
+    folder = Path(str(cfg.out))
+    kept = {result["key"]: result for result in report.read_results(folder)}
+    began, count, reached = time.perf_counter(), 0, 0
+    with Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(), console=console, transient=True,
+    ) as progress:  # fmt: skip
+        bar = progress.add_task("episodes", total=len(cells) * episodes, rate="")
+
+        def on_episode(cell: Cell, row: dict[str, Any]) -> None:
+            nonlocal count, reached
+            count, reached = count + 1, reached + bool(row["success"])
+            progress.update(
+                bar,
+                advance=1,
+                description=f"{cell.task} {cell.model['name']} {cell.planner['name']}: {reached} of {count} reached",
+                rate=f"{60 * count / (time.perf_counter() - began):.1f} episodes/min",
+            )
+
+        from planners.benchmark.suite import EpisodeLog
+
+        before = EpisodeLog(folder / "episodes.jsonl")
+        progress.update(bar, completed=sum(len(set(before.of(cell)) & set(seeds)) for cell in cells))
+        log = run_cells(
+            cells, seeds, folder,
+            workers=int(cfg.workers), threads=int(cfg.threads), record=int(cfg.record), on_episode=on_episode,
+        )  # fmt: skip
+    about = {"command": _command(), "versions": _versions()}
+    for cell in cells:
+        rows = [row for seed, row in sorted(log.of(cell).items()) if seed in seeds]
+        kept[cell.key] = summary(cell, rows, first, about)
+    results = list(kept.values())
+    report.write_episodes(folder, log.rows)
+    path = report.write_results(folder, results)
+    pictures = report.write_pictures(folder, cells)
+    console.print(report.table(results))
+    console.print(f"{path} (cells), {folder / 'episodes.parquet'} (episodes)")
+    for picture in pictures:
+        console.print(f"rerun {picture}" if picture.suffix == ".rrd" else str(picture))
+    return 0
+
+
+def cells_of(cfg: DictConfig) -> list[Cell]:
+    """The cells a configuration asks for: tasks x models x planners."""
+    from omegaconf import OmegaConf
+
+    from planners.benchmark.suite import SUITES
+    from planners.plan import Budget
+    from planners.registry import make_planner
+
+    words: Any = OmegaConf.to_container(cfg, resolve=True)
+    if words["suite"] not in SUITES:
+        raise ValueError(f"no suite is called {words['suite']!r}{nearest(str(words['suite']), SUITES)}")
+    tasks = words["task"] if isinstance(words["task"], list) else [words["task"]]
+    models = _choices("model", words.get("models"), words["model"])
+    planners = _choices("planner", words.get("planners"), words["planner"])
+    Budget(**words["budget"])
+    for planner in planners:
+        make_planner(planner, words["objective"])
+    world = {key: words[key] for key in ("cameras", "image_size", "variation")}
+    return [
+        Cell(
+            words["suite"], str(task), str(words["simulator"]), world, model, planner, words["objective"],
+            words["budget"], weights_digest(model),
+        )
+        for task in tasks for model in models for planner in planners
+    ]  # fmt: skip
+
+
+def _choices(group: str, names: Any, one: dict[str, Any]) -> list[dict[str, Any]]:
+    """Several choices of a config group by name, or the one that was composed."""
+    if names is None:
+        return [one]
+    from omegaconf import OmegaConf
+
+    chosen = []
+    for name in [names] if isinstance(names, str) else names:
+        path = _CONFIGS / group / f"{name}.yaml"
+        if not path.is_file():
+            known = sorted(file.stem for file in (_CONFIGS / group).glob("*.yaml"))
+            raise ValueError(f"{group} has no choice {name!r}{nearest(str(name), known)}")
+        chosen.append(OmegaConf.to_container(OmegaConf.load(path), resolve=True))
+    return chosen
+
+
+def _command() -> str:
+    return shlex.join(["premotor", *sys.argv[1:]])
+
+
+def _versions() -> dict[str, str]:
+    names = ("premotor", "torch", "mujoco", "pybullet", "numpy", "gymnasium")
+    found = {"python": platform.python_version()}
+    for name in names:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found

@@ -1,0 +1,47 @@
+"""Any brain by the words a config uses: a shipped or trained one, or the true simulator."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import worldmodel
+from worldmodel.interface import ActionSpace, WorldModel
+
+SIMULATORS = ("simulator", "simulator_latent")
+
+
+def make_model(config: Mapping[str, Any], task: str, threads: int = 1) -> WorldModel:
+    """A brain from {name: word, device: ..., judge: ...}.
+
+    Args:
+        config: `name` is a shipped model, a path, `hf:owner/name`, `simulator` (true dynamics, true distance) or
+            `simulator_latent` (true dynamics, judged in the latent space of the brain called `judge`).
+        task: whose distance the simulator measures.
+        threads: of the simulator.
+    """
+    name, device = str(config["name"]), str(config.get("device") or "auto")
+    space = ActionSpace.tabletop()
+    if name not in SIMULATORS:
+        return worldmodel.load(name, device)
+    from envs.simulator_model import SimulatorModel
+
+    judge = None
+    if name == "simulator_latent":
+        judge = worldmodel.load(str(config.get("judge") or "tabletop"), device)
+    return SimulatorModel(task, space, threads=threads, judge=judge)
+
+
+def weights_digest(config: Mapping[str, Any]) -> str:
+    """A name for exactly these weights: results of one checkpoint must not be taken for another's."""
+    name = str(config["name"])
+    if name == "simulator":
+        return ""
+    from worldmodel.checkpoint import locate
+
+    folder = locate(str(config.get("judge") or "tabletop") if name == "simulator_latent" else name)
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
