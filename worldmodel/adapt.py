@@ -129,6 +129,7 @@ def blind(windows: Windows) -> Windows:
         windows,
         states=torch.zeros_like(windows.states),
         actions=torch.zeros_like(windows.actions),
+        later_actions=torch.zeros_like(windows.later_actions),
         goal_states=torch.zeros_like(windows.goal_states),
     )
 
@@ -143,6 +144,7 @@ def _to(windows: Windows, device: torch.device, jitter: float, generator: torch.
         pictures.to(device),
         windows.states.to(device),
         windows.actions.to(device),
+        windows.later_actions.to(device),
         goals.to(device),
         windows.goal_states.to(device),
         windows.goal_steps.to(device),

@@ -23,6 +23,8 @@ from torch import Tensor
 from worldmodel.interface import ActionSpace
 
 CACHE = ".decoded"
+# Actions a window carries beyond its own end: what proposals are learned from.
+LOOKAHEAD = 6
 
 
 class DatasetError(ValueError):
@@ -37,6 +39,7 @@ class Windows:
         pictures: (N, T + 1, C, H, W, 3) uint8.
         states: (N, T + 1, P) physical.
         actions: (N, T, A) in [-1, 1].
+        later_actions: (N, T + LOOKAHEAD, A): the actions again and those after the window, as far as the goal is later.
         goal_pictures: (N, C, H, W, 3) uint8.
         goal_states: (N, P) physical.
         goal_steps: (N,) steps from the window's first frame to the goal.
@@ -45,6 +48,7 @@ class Windows:
     pictures: Tensor
     states: Tensor
     actions: Tensor
+    later_actions: Tensor
     goal_pictures: Tensor
     goal_states: Tensor
     goal_steps: Tensor
@@ -115,10 +119,15 @@ class Episodes:
         goal = torch.minimum(first + ahead, length - 1)
         index = (self.starts[episode] + first)[:, None] + torch.arange(steps + 1)
         goal_index = self.starts[episode] + goal
+        later = torch.minimum(
+            (self.starts[episode] + first)[:, None] + torch.arange(steps + LOOKAHEAD),
+            (self.starts[episode] + length - 1)[:, None],
+        )
         return Windows(
             pictures=self.frames(index),
             states=self.states[index],
             actions=self.actions[index[:, :-1]],
+            later_actions=self.actions[later],
             goal_pictures=self.frames(goal_index),
             goal_states=self.states[goal_index],
             goal_steps=goal - first,

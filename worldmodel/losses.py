@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from worldmodel.data import Windows
-from worldmodel.native import Networks
+from worldmodel.native import SKETCH, Networks
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,17 @@ class LossWeights:
     readout: float = 0.5
     inverse: float = 0.1
     distance: float = 1.0
-    proposal: float = 0.3
+    proposal: float = 1.0
+    sketch: float = 1.0
     doubt: float = 0.1
     picture: float = 1.0
 
 
 CONTRAST_TEMPERATURE = 0.05
 LATENT_NOISE = 0.05
+SKETCH_NOISE = 0.5
+# Weights of brightness and the two colour differences.
+SKETCH_CHANNELS = (0.2, 0.5, 0.5)
 OTHER_EPISODE_SHARE = 0.15
 
 
@@ -107,7 +111,9 @@ def adaptation_losses(networks: Networks, windows: Windows, generator: torch.Gen
     losses["inverse"] = F.mse_loss(inferred, windows.actions.flatten(0, 1))
 
     losses["distance"] = _distance_loss(networks, windows, z, p, future_z, future_p, goal, generator)
-    losses["proposal"] = _proposal_loss(networks, windows, z[:, 0].detach(), p[:, 0], goal.detach(), generator)
+    losses["proposal"] = _proposal_loss(networks, windows, z, p, goal, generator)
+    losses["sketch"] = _sketch_loss(networks, encoded, torch.cat([windows.pictures.flatten(0, 1), windows.goal_pictures]),
+                                    generator)  # fmt: skip
 
     # For people: a few frames a batch are enough, and their gradient ends at the features.
     few = slice(0, count * frames, max(1, frames))
@@ -156,12 +162,34 @@ def _distance_loss(
 def _proposal_loss(
     networks: Networks, windows: Windows, z: Tensor, p: Tensor, goal: Tensor, generator: torch.Generator
 ) -> Tensor:
-    """Likelihood of the actions that led to the goal, as far as they come before it."""
+    """Likelihood, from every frame of the window, of the actions that led to the goal, as far as they come before it."""
     a = networks.architecture
-    steps = min(a.proposal_steps, windows.actions.shape[1])
-    mean, log_std = networks.proposal(_shake(z, generator), p, _shake(goal, generator)).float().chunk(2, -1)
-    mean = mean.view(-1, a.proposal_steps, a.action_size)[:, :steps]
-    log_std = log_std.view(-1, a.proposal_steps, a.action_size)[:, :steps].clamp(-3.0, 1.0)
-    nll = 0.5 * ((windows.actions[:, :steps] - mean) * torch.exp(-log_std)) ** 2 + log_std
-    before = (windows.goal_steps.to(z.device)[:, None] > torch.arange(steps, device=z.device))[..., None]
+    frames, steps = z.shape[1], a.proposal_steps
+    wanted = goal[:, None].expand_as(z)
+    mean, log_std = networks.proposal(_shake(z, generator), p, _shake(wanted, generator)).float().chunk(2, -1)
+    mean = mean.unflatten(-1, (steps, a.action_size))
+    log_std = log_std.unflatten(-1, (steps, a.action_size)).clamp(-3.0, 1.0)
+    at = torch.arange(frames, device=z.device)[:, None] + torch.arange(steps, device=z.device)
+    actions = windows.later_actions[:, at]
+    nll = 0.5 * ((actions - mean) * torch.exp(-log_std)) ** 2 + log_std
+    before = (windows.goal_steps.to(z.device)[:, None, None] > at)[..., None]
     return (nll * before).sum() / (before.sum() * a.action_size).clamp(min=1)
+
+
+def _sketch_loss(networks: Networks, encoded: Tensor, pictures: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw the coarse colour map from noisy features.
+
+    The noise decides: only what stands well above it can be drawn, so a small object must take real room in the
+    features. Brightness is dominated by table and arm; the two colour differences, each scaled to unit spread, are not.
+    """
+    small = pictures[:, 0].permute(0, 3, 1, 2).float() / 255
+    small = F.adaptive_avg_pool2d(small, SKETCH)
+    red, green, blue = small.unbind(1)
+    grey = (red + green + blue) / 3
+    maps = torch.stack([grey, red - grey, blue - grey], 1).flatten(2)
+    maps = maps - maps.mean((0, 2), keepdim=True)
+    maps = maps / maps.std((0, 2), keepdim=True).clamp(min=1e-3)
+    noisy = encoded + SKETCH_NOISE * torch.randn(encoded.shape, generator=generator).to(encoded.device)
+    drawn = networks.sketch(noisy).float().unflatten(1, (3, SKETCH**2))
+    error = (drawn - maps).square().mean((0, 2))
+    return (error * error.new_tensor(SKETCH_CHANNELS)).sum()

@@ -18,6 +18,9 @@ from torch import Tensor, nn
 from worldmodel.interface import ActionSpace, Observation
 
 
+SKETCH = 16
+
+
 @dataclass(frozen=True)
 class Architecture:
     """Sizes of the native model; saved with the weights."""
@@ -27,8 +30,8 @@ class Architecture:
     state_size: int = 7
     action_size: int = 7
     features: int = 256
-    keypoints: int = 64
-    predictor_width: int = 640
+    keypoints: int = 48
+    predictor_width: int = 512
     predictor_depth: int = 4
     head_width: int = 512
     distance_bins: int = 32
@@ -57,9 +60,9 @@ class Encoder(nn.Module):
         super().__init__()
         a = architecture
         channels = 4 * (3 * len(a.cameras) + 2)
-        self.fine = nn.ModuleList([nn.Conv2d(channels, 48, 3, 1, 1), nn.Conv2d(48, 96, 3, 2, 1)])
-        self.keypoints = nn.Conv2d(96, a.keypoints, 1)
-        self.coarse = nn.ModuleList([nn.Conv2d(96, 128, 3, 2, 1), nn.Conv2d(128, 128, 3, 2, 1)])
+        self.fine = nn.ModuleList([nn.Conv2d(channels, 32, 3, 1, 1), nn.Conv2d(32, 64, 3, 2, 1)])
+        self.keypoints = nn.Conv2d(64, a.keypoints, 1)
+        self.coarse = nn.ModuleList([nn.Conv2d(64, 96, 3, 2, 1), nn.Conv2d(96, 128, 3, 2, 1)])
         self.join = nn.Linear(128 * (a.image_size // 16) ** 2 + 3 * a.keypoints, a.features)
         self.norm = nn.BatchNorm1d(a.features, affine=False)
         self.register_buffer("pixels", _grid(a.image_size)[None], persistent=False)
@@ -138,6 +141,9 @@ class Networks(nn.Module):
         self.steps_to_goal = ResidualMLP(pair, a.distance_bins, a.head_width, 3)
         self.proposal = ResidualMLP(pair, 2 * a.proposal_steps * a.action_size, a.head_width, 3)
         self.doubt = ResidualMLP(body + a.action_size, 1, 128, 2)
+        # A coarse colour map of the first camera (SKETCH x SKETCH, brightness and two colour differences): a pretext
+        # that makes what is small and coloured weigh as much as what is large and grey.
+        self.sketch = ResidualMLP(a.features, 3 * SKETCH**2, 512, 2)
         self.decoder = Decoder(a)
         self.register_buffer("state_mean", torch.zeros(a.state_size))
         self.register_buffer("state_std", torch.ones(a.state_size))
