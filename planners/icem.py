@@ -35,10 +35,11 @@ class ICEM(CEM):
         white = super().noise(belief, n, generator)
         horizon = white.shape[2]
         frequency = torch.fft.rfftfreq(horizon, device=white.device).clamp_min(1.0 / horizon)
-        gain = frequency.pow(-self.colour / 2)
-        # Every frequency but the constant one and the fastest appears twice in a real signal.
-        power = (torch.fft.irfft(gain.to(torch.complex64), n=horizon) ** 2).sum().sqrt()
-        return torch.fft.irfft(torch.fft.rfft(white, dim=2) * gain[:, None], n=horizon, dim=2) / power
+        ripple = torch.fft.irfft(frequency.pow(-self.colour / 2).to(torch.complex64), n=horizon)
+        steps = torch.arange(horizon, device=white.device)
+        # Each step hears the white noise of all others, round the horizon, the nearer the louder.
+        mixing = (ripple / ripple.square().sum().sqrt())[(steps[:, None] - steps) % horizon]
+        return torch.einsum("hk,snka->snha", mixing, white)
 
     def refit(self, belief: Belief, actions: Tensor, costs: Tensor, search: Search) -> Belief:
         """Fit to the best of all iterations so far."""
@@ -47,6 +48,7 @@ class ICEM(CEM):
     def populations(self, budget: Budget) -> list[int]:
         """Large at first, small at the end."""
         sizes = [self.shrink**-i for i in range(budget.iterations)]
-        counts = [max(1, round(budget.futures * size / sum(sizes))) for size in sizes]
+        free = budget.futures - budget.iterations  # every iteration imagines at least one
+        counts = [1 + int(free * size / sum(sizes)) for size in sizes]
         counts[0] += budget.futures - sum(counts)
         return counts

@@ -86,8 +86,8 @@ def contact_sheet(rollouts: Sequence[Rollout], path: str | Path, title: str = ""
     heads = ("goal", "start", "end", "imagined end")
     top = 84 if title else 48
     side = 230
-    width = side + len(heads) * (size + _GAP) + _GAP
-    sheet = Image.new("RGB", (width, top + len(rollouts) * (size + _GAP) + _GAP), _PAPER)
+    width = side + len(heads) * (size + _GAP)
+    sheet = Image.new("RGB", (width, top + len(rollouts) * (size + _GAP)), _PAPER)
     draw = ImageDraw.Draw(sheet)
     if title:
         draw.text((_GAP + 6, 14), title, fill=_INK, font=_font(24, bold=True))

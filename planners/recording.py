@@ -319,10 +319,9 @@ def _log_step(recording: rr.RecordingStream, step: StepRecord) -> None:
     if plan.frames is not None:
         recording.log("pictures/imagined_end", _image(plan.frames[-1]))
     costs = plan.cost_per_iteration
-    recording.log(
-        "search/cost_per_iteration",
-        rr.BarChart(costs, color=AMBER, abscissa=np.arange(1.0, len(costs) + 1), widths=[0.6] * len(costs)),
-    )
+    if len(costs) > 1:
+        bars = rr.BarChart(costs, color=AMBER, abscissa=np.arange(1.0, len(costs) + 1), widths=[0.6] * len(costs))
+        recording.log("search/cost_per_iteration", bars)
     recording.log("time/search", rr.Scalars(plan.plan_ms))
     for name, value in plan.terms.items():
         recording.log(f"cost/{name}", rr.Scalars(value))

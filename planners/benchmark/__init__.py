@@ -36,7 +36,7 @@ def main(cfg: DictConfig) -> int:
     if episodes < 1:
         raise ValueError(f"episodes is {episodes}; a rate needs at least 1")
     seeds = range(first, first + episodes)
-    folder = Path(str(cfg.out))
+    folder = Path(str(cfg.out or f"outputs/bench/{time.strftime('%Y-%m-%d_%H-%M-%S')}"))
     kept = {result["key"]: result for result in report.read_results(folder)}
     began, count, reached = time.perf_counter(), 0, 0
     with Progress(

@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from planners.benchmark.cells import Cell
@@ -70,23 +71,19 @@ def write_pictures(folder: Path, cells: Sequence[Cell]) -> list[Path]:
 
 def table(results: Sequence[dict[str, Any]]) -> Table:
     """The results for people."""
-    out = Table(title="premotor bench", title_justify="left", title_style="bold")
-    columns = ("task", "simulator", "model", "planner", "success", "95 %", "end cm", "start cm", "ms", "p99", "futures")
-    for column in columns:
-        words = column in ("task", "simulator", "model", "planner")
-        out.add_column(column, justify="left" if words else "right", no_wrap=True)
+    out = Table(title="premotor bench", title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+    for column in ("world", "model, planner"):
+        out.add_column(column, overflow="fold")
+    for column in ("success (95 %)", "end cm (start)", "ms (p99)", "futures"):
+        out.add_column(column, justify="right", no_wrap=True)
     for cell in results:
         out.add_row(
-            cell["task"],
-            cell["simulator"],
-            cell["model"],
-            cell["planner"],
-            f"[bold]{cell['successes']}/{cell['episodes']}[/] {100 * cell['rate']:.0f} %",
-            f"{100 * cell['low']:.0f}-{100 * cell['high']:.0f}",
-            f"{cell['final_distance_cm_median']:.1f}",
-            f"{cell['start_distance_cm_median']:.1f}",
-            f"{cell['plan_ms_median']:.0f}",
-            f"{cell['plan_ms_p99']:.0f}",
+            f"{cell['task']}, {cell['simulator']}",
+            f"{cell['model']}, {cell['planner']}",
+            f"[bold]{cell['successes']}/{cell['episodes']}[/] {100 * cell['rate']:.0f} % "
+            f"({100 * cell['low']:.0f}-{100 * cell['high']:.0f})",
+            f"{cell['final_distance_cm_median']:.1f} ({cell['start_distance_cm_median']:.1f})",
+            f"{cell['plan_ms_median']:.0f} ({cell['plan_ms_p99']:.0f})",
             f"{cell['futures_per_plan']:.0f}",
         )
     return out

@@ -1,0 +1,373 @@
+"""Every sampling planner: finds the optimum, keeps bounds, survives NaN, repeats itself, alone or in a batch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from planners import (
+    CEM,
+    ICEM,
+    MPPI,
+    Budget,
+    FeatureDistance,
+    Hold,
+    LearnedDistance,
+    Objective,
+    Plan,
+    Prior,
+    RandomActions,
+    RandomShooting,
+    SamplingPlanner,
+)
+
+OBJECTIVE = Objective(go=FeatureDistance(final=1.0, summed=0.1))
+PLANNERS: dict[str, SamplingPlanner] = {
+    "cem": CEM(horizon=5, objective=OBJECTIVE),
+    "icem": ICEM(horizon=5, objective=OBJECTIVE),
+    "mppi": MPPI(horizon=5, objective=OBJECTIVE),
+    "shooting": RandomShooting(horizon=5, objective=OBJECTIVE),
+}
+every_planner = pytest.mark.parametrize("planner", PLANNERS.values(), ids=PLANNERS)
+GOAL = torch.tensor([[0.5, -0.4, 0.3]])
+HERE = torch.zeros(1, 3)
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def cost_of_rest() -> float:
+    return float(GOAL.square().mean() * 1.5)
+
+
+def assert_same(a: Plan, b: Plan) -> None:
+    for name in ("actions", "cost", "elites", "elite_costs", "cost_per_iteration", "imagined"):
+        torch.testing.assert_close(getattr(a, name), getattr(b, name), rtol=0, atol=0)
+
+
+@every_planner
+def test_finds_the_known_optimum(planner: SamplingPlanner, point: Any) -> None:
+    planner = replace(planner, objective=Objective(go=FeatureDistance()))
+    plan = planner.plan(point(), HERE, GOAL, Budget(256, 8), generator=generator())
+    end = plan.imagined[0, -1]
+    tolerance = 0.35 if isinstance(planner, RandomShooting) else 0.02
+    assert float((end - GOAL[0]).abs().max()) < tolerance
+    assert plan.stopped == "all 2049 futures imagined"
+    assert plan.futures == 2049
+    assert not plan.held.any()
+
+
+@every_planner
+def test_what_is_reported_belongs_together(planner: SamplingPlanner, point: Any) -> None:
+    model = point()
+    plan = planner.plan(model, HERE, GOAL, Budget(64, 4), generator=generator())
+    torch.testing.assert_close(plan.imagined, model.predict(HERE, plan.actions[:, None])[:, 0])
+    torch.testing.assert_close(plan.cost, torch.stack(list(plan.terms.values())).sum(0))
+    torch.testing.assert_close(plan.cost, plan.elite_costs[:, 0])
+    torch.testing.assert_close(plan.actions, plan.elites[:, 0])
+    assert plan.cost_per_iteration.shape == (1, 4)
+    assert (plan.cost_per_iteration.diff() <= 0).all()
+    assert (plan.elite_costs.diff() >= 0).all()
+    assert plan.actions.shape == (1, 5, 3)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    name=st.sampled_from(sorted(PLANNERS)),
+    goal=st.lists(st.floats(-50, 50), min_size=3, max_size=3),
+    samples=st.integers(1, 20),
+    iterations=st.integers(1, 3),
+    std=st.floats(0.0, 5.0),
+    warm=st.floats(-4, 4),
+    seed=st.integers(0, 2**31),
+)
+def test_bounds_are_always_honoured(
+    point: Any, name: str, goal: list[float], samples: int, iterations: int, std: float, warm: float, seed: int
+) -> None:
+    planner = replace(PLANNERS[name], initial_std=std)
+    start = torch.full((1, 3, 3), warm)
+    plan = planner.plan(
+        point(), HERE, torch.tensor([goal]), Budget(samples, iterations), warm_start=start, generator=generator(seed)
+    )
+    for actions in (plan.actions, plan.elites):
+        assert torch.isfinite(actions).all()
+        assert actions.abs().max() <= 1.0
+
+
+@every_planner
+def test_same_seed_same_plan_bit_for_bit(planner: SamplingPlanner, point: Any) -> None:
+    plans = [planner.plan(point(), HERE, GOAL, Budget(50, 3), generator=generator(7)) for _ in range(2)]
+    assert_same(*plans)
+    assert plans[0].digest() == plans[1].digest()
+    other = planner.plan(point(), HERE, GOAL, Budget(50, 3), generator=generator(8))
+    assert other.digest() != plans[0].digest()
+
+
+def aim(latent: torch.Tensor, goal: torch.Tensor) -> torch.Tensor:
+    """A rough prior: straight at the goal for three steps."""
+    return ((goal - latent) / 0.75).clamp(-1, 1)[:, None].repeat(1, 3, 1)
+
+
+@every_planner
+@settings(max_examples=8, deadline=None)
+@given(order=st.permutations(range(4)), seed=st.integers(0, 1000))
+def test_a_problem_has_the_same_plan_alone_in_a_batch_and_in_any_order(
+    planner: SamplingPlanner, point: Any, order: list[int], seed: int
+) -> None:
+    model, budget = point(proposal=aim), Budget(40, 3)
+    goals = torch.randn(4, 3, generator=generator(seed))
+    here = torch.randn(4, 3, generator=generator(seed + 1))
+    batch = planner.plan(model, here, goals, budget, generator=generator(3))
+    mixed = planner.plan(model, here[order], goals[order], budget, generator=generator(3))
+    for index in range(4):
+        alone = planner.plan(model, here[[index]], goals[[index]], budget, generator=generator(3))
+        torch.testing.assert_close(alone.actions[0], batch.actions[index], rtol=0, atol=0)
+        torch.testing.assert_close(alone.elites[0], batch.elites[index], rtol=0, atol=0)
+        torch.testing.assert_close(mixed.actions[order.index(index)], batch.actions[index], rtol=0, atol=0)
+
+
+@every_planner
+def test_chunks_do_not_change_the_plan(planner: SamplingPlanner, point: Any) -> None:
+    whole, cut = point(), point()
+    bytes_a_future = 5 * 3 * 4
+    small = replace(planner, memory_mb=7 * bytes_a_future / 2**20)
+    assert_same(
+        planner.plan(whole, HERE, GOAL, Budget(40, 2), generator=generator()),
+        small.plan(cut, HERE, GOAL, Budget(40, 2), generator=generator()),
+    )
+    assert cut.largest_chunk == 7
+    assert whole.largest_chunk >= 40
+
+
+class OneIn:
+    """Spoils one future of every chunk."""
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+
+    def __call__(self, actions: torch.Tensor) -> torch.Tensor:
+        mask = torch.zeros(actions.shape[:2], dtype=torch.bool)
+        if actions.shape[1] > self.index:
+            mask[:, self.index] = True
+        return mask
+
+
+@every_planner
+def test_one_nan_future_an_iteration_changes_little(planner: SamplingPlanner, point: Any) -> None:
+    clean = planner.plan(point(), HERE, GOAL, Budget(200, 5), generator=generator())
+    spoilt = planner.plan(point(spoil=OneIn(5)), HERE, GOAL, Budget(200, 5), generator=generator())
+    assert spoilt.discarded == 5
+    assert float(spoilt.cost) <= float(clean.cost) + 0.05 * cost_of_rest()
+    assert torch.isfinite(spoilt.actions).all()
+
+
+@every_planner
+def test_a_nan_region_is_gone_round(planner: SamplingPlanner, point: Any) -> None:
+    """Half of all first actions lead nowhere: the plan is the best of the other half."""
+
+    def forward(actions: torch.Tensor) -> torch.Tensor:
+        return actions[:, :, 0, 0] > 0.0
+
+    plan = planner.plan(point(spoil=forward), HERE, GOAL, Budget(200, 5), generator=generator())
+    assert plan.discarded > 0
+    assert plan.actions[0, 0, 0] <= 0.0
+    assert torch.isfinite(plan.imagined).all()
+    assert torch.isfinite(plan.elites).all()
+    assert float(plan.cost) < 0.6 * cost_of_rest()
+
+
+@every_planner
+def test_when_all_is_nan_it_holds_and_says_so(planner: SamplingPlanner, point: Any) -> None:
+    model = point(spoil=lambda actions: torch.ones(actions.shape[:2], dtype=torch.bool))
+    plan = planner.plan(model, HERE, GOAL, Budget(20, 3), generator=generator())
+    assert plan.held.all()
+    assert "no future was finite" in plan.stopped
+    assert plan.discarded == 61
+    torch.testing.assert_close(plan.actions, torch.zeros(1, 5, 3))
+    assert torch.isfinite(plan.imagined).all()
+    assert not torch.isnan(plan.cost).any()
+
+
+@every_planner
+def test_one_environment_in_trouble_leaves_the_others_alone(planner: SamplingPlanner, point: Any) -> None:
+    here = torch.stack([HERE[0], torch.full((3,), torch.nan)])
+    both = planner.plan(point(), here, GOAL, Budget(30, 3), generator=generator())
+    alone = planner.plan(point(), HERE, GOAL, Budget(30, 3), generator=generator())
+    assert both.held.tolist() == [False, True]
+    assert "for environment 1" in both.stopped
+    torch.testing.assert_close(both.actions[0], alone.actions[0], rtol=0, atol=0)
+
+
+def test_infinity_is_not_cheap(point: Any) -> None:
+    class Generous(Objective):
+        def __call__(self, model: Any, latents: Any, actions: Any, goal: Any) -> dict[str, torch.Tensor]:
+            return {"cost": torch.where(actions[:, :, 0, 0] > 0, -torch.inf, actions[:, :, 0, 0])}
+
+    planner = CEM(horizon=2, objective=Generous(go=FeatureDistance()))
+    plan = planner.plan(point(), HERE, GOAL, Budget(30, 2), generator=generator())
+    assert torch.isfinite(plan.cost).all()
+    assert plan.actions[0, 0, 0] <= 0
+
+
+# -- time --------------------------------------------------------------------------------------------------------------
+
+
+class Clock:
+    """A clock that only imagining moves on."""
+
+    def __init__(self, seconds_a_future: float) -> None:
+        self.now, self.seconds_a_future = 0.0, seconds_a_future
+
+    def __call__(self) -> float:
+        return self.now
+
+    def spend(self, futures: int) -> None:
+        self.now += futures * self.seconds_a_future
+
+
+@every_planner
+@pytest.mark.parametrize("deadline_ms", [10.0, 50.0, 200.0])
+def test_a_deadline_is_kept_and_the_best_so_far_returned(
+    planner: SamplingPlanner, point: Any, deadline_ms: float
+) -> None:
+    clock = Clock(seconds_a_future=0.0001)
+    timed = replace(planner, clock=clock)
+    plan = timed.plan(point(on_predict=clock.spend), HERE, GOAL, Budget(1000, 5, deadline_ms), generator=generator())
+    assert plan.out_of_time
+    assert plan.stopped == f"deadline reached after {plan.futures} of 5001 futures"
+    assert plan.plan_ms <= deadline_ms
+    assert plan.futures >= 0.3 * deadline_ms * 10
+    assert float(plan.cost) < cost_of_rest()
+    assert not plan.held.any()
+
+
+def test_with_hardly_any_time_there_is_still_a_plan(point: Any) -> None:
+    clock = Clock(seconds_a_future=1.0)
+    planner = CEM(horizon=5, objective=OBJECTIVE, clock=clock)
+    plan = planner.plan(point(on_predict=clock.spend), HERE, GOAL, Budget(500, 5, 0.001), generator=generator())
+    assert plan.futures == 64
+    assert float(plan.cost) < cost_of_rest()
+
+
+# -- where a search begins ---------------------------------------------------------------------------------------------
+
+
+@every_planner
+def test_no_plan_is_worse_than_its_warm_start_or_than_rest(planner: SamplingPlanner, point: Any) -> None:
+    model = point()
+    known = aim(HERE, GOAL)
+    plan = planner.plan(model, HERE, GOAL, Budget(2, 1), warm_start=known, generator=generator())
+    padded = torch.cat([known, torch.zeros(1, 2, 3)], 1)
+    reference = OBJECTIVE(model, model.predict(HERE, padded[:, None]), padded[:, None], GOAL)["go"][0, 0]
+    assert float(plan.cost) <= float(reference) + 1e-6
+    away = planner.plan(model, HERE, GOAL, Budget(2, 1), warm_start=-known, generator=generator())
+    assert float(away.cost) <= cost_of_rest() + 1e-6
+
+
+@every_planner
+def test_a_good_prior_saves_futures(planner: SamplingPlanner, point: Any) -> None:
+    with_prior = planner.plan(point(proposal=aim), HERE, GOAL, Budget(16, 1), generator=generator())
+    without = planner.plan(point(), HERE, GOAL, Budget(16, 1), generator=generator())
+    assert float(with_prior.cost) < float(without.cost)
+    ignored = replace(planner, proposal_share=0.0).plan(
+        point(proposal=aim), HERE, GOAL, Budget(16, 1), generator=generator()
+    )
+    torch.testing.assert_close(ignored.actions, without.actions)
+
+
+def test_a_narrow_dimension_is_searched_narrowly(point: Any) -> None:
+    planner = CEM(horizon=5, objective=OBJECTIVE, initial_std=[0.6, 0.0, 0.6], min_std=[0.05, 0.0, 0.05], elites=30)
+    plan = planner.plan(point(), HERE, GOAL, Budget(30, 3), generator=generator())
+    assert plan.elites[:, :, :, 1].abs().max() == 0.0
+    assert plan.elites[:, :, :, 0].abs().max() > 0.3
+
+
+def test_icem_noise_is_slow_and_of_unit_variance(point: Any) -> None:
+    planner = ICEM(horizon=16, colour=2.0)
+    from planners.planner import Belief
+
+    belief = Belief(torch.zeros(1, 16, 3), torch.ones(1, 16, 3))
+    noise = planner.noise(belief, 4000, generator())
+    assert abs(float(noise.std()) - 1.0) < 0.05
+    neighbours = (noise[:, :, 1:] * noise[:, :, :-1]).mean()
+    assert float(neighbours) > 0.7
+
+
+@given(samples=st.integers(1, 300), iterations=st.integers(1, 12))
+def test_icem_spends_exactly_the_budget(samples: int, iterations: int) -> None:
+    budget = Budget(samples, iterations)
+    populations = ICEM().populations(budget)
+    assert len(populations) == iterations
+    assert min(populations) >= 1
+    assert sum(populations) == budget.futures
+
+
+# -- floors ------------------------------------------------------------------------------------------------------------
+
+
+def test_floors_do_what_they_say(point: Any) -> None:
+    model = point(proposal=aim)
+    budget = Budget(100, 5)
+    held = Hold(horizon=4).plan(model, HERE, GOAL, budget)
+    torch.testing.assert_close(held.actions, torch.zeros(1, 4, 3))
+    believed = Prior(horizon=4).plan(model, HERE, GOAL, budget)
+    torch.testing.assert_close(believed.actions[:, :3], aim(HERE, GOAL))
+    first = RandomActions(horizon=4).plan(model, HERE, GOAL, budget, generator=generator(1))
+    again = RandomActions(horizon=4).plan(model, HERE, GOAL, budget, generator=generator(1))
+    assert_same(first, again)
+    assert first.futures == held.futures == 1
+    assert believed.cost < held.cost
+
+
+def test_the_prior_floor_needs_a_prior(point: Any) -> None:
+    with pytest.raises(ValueError, match="point proposes no actions"):
+        Prior().plan(point(), HERE, GOAL, Budget())
+
+
+# -- bad input ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        (lambda: Budget(samples=0), "a budget of 0 samples x 3 iterations imagines nothing"),
+        (lambda: Budget(iterations=-1), "imagines nothing"),
+        (lambda: Budget(deadline_ms=-5.0), "deadline_ms is -5"),
+        (lambda: Budget(deadline_ms=math.nan), "deadline_ms is nan"),
+        (lambda: CEM(horizon=0), "horizon is 0"),
+        (lambda: CEM(elites=0), "elites is 0"),
+        (lambda: CEM(proposal_share=1.5), "proposal_share is 1.5"),
+        (lambda: ICEM(shrink=0.5), "shrink is 0.5"),
+        (lambda: Objective(), "at least one term"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(wrong: Callable[[], object], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        wrong()
+
+
+@pytest.mark.parametrize(
+    ("goal", "warm_start", "std", "sentence"),
+    [
+        (torch.zeros(1, 4), None, 0.5, r"the goal has shape \(1, 4\), the present \(1, 3\)"),
+        (torch.zeros(3, 3), None, 0.5, "one goal for each environment or one for all"),
+        (GOAL, torch.zeros(1, 5, 2), 0.5, r"warm_start should be \(1, steps, 3\)"),
+        (GOAL, torch.full((1, 5, 3), torch.nan), 0.5, "warm_start has NaN"),
+        (GOAL, None, [0.5, 0.5], "initial_std has 2 numbers, the action 3"),
+        (GOAL, None, -1.0, "a spread is finite and not negative"),
+    ],
+)
+def test_problems_that_do_not_fit_are_refused(
+    point: Any, goal: torch.Tensor, warm_start: torch.Tensor | None, std: Any, sentence: str
+) -> None:
+    planner = CEM(objective=Objective(go=LearnedDistance()), initial_std=std)
+    with pytest.raises(ValueError, match=sentence):
+        planner.plan(point(), HERE, goal, Budget(4, 1), warm_start=warm_start)
