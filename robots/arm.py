@@ -99,7 +99,7 @@ class Arm(ABC):
 
     @abstractmethod
     def command(self, target: JointTarget) -> None:
-        """Send the target of one tick, 1 / rate_hz seconds after the one before; returns when the tick is due to end."""
+        """Send the target of one tick, 1 / rate_hz seconds after the last; returns when the tick is due to end."""
 
     @abstractmethod
     def hold(self) -> JointTarget:

@@ -28,8 +28,6 @@ ROUNDING = 1e-6
 REACHED_M, REACHED_RAD = 0.002, 0.02
 # How far inverse kinematics may have missed its aim for the aim still to count.
 AIM_M, AIM_RAD = 0.01, 0.1
-# How often a step that is too fast for a joint is shortened before it is vetoed.
-SHORTENINGS = 5
 # Clocks are read one after the other; a stamp may be this much ahead.
 CLOCK_SLACK_S = 0.001
 
@@ -63,6 +61,7 @@ class Verdict:
         action: (7,) the approved end-effector action; None when vetoed.
         target: the joint target it comes to; None when vetoed.
         aim: (6,) the tool position and roll pitch yaw the target is meant to reach; None when vetoed.
+        duration_s: how long the way to the target takes; 0 when vetoed.
     """
 
     outcome: Literal["passed", "clamped", "vetoed"]
@@ -71,6 +70,7 @@ class Verdict:
     action: np.ndarray | None = None
     target: JointTarget | None = None
     aim: np.ndarray | None = None
+    duration_s: float = 0.0
 
 
 class Veto(Exception):
@@ -102,7 +102,7 @@ class Guard:
             return _review(state, asked, self.limits, now, self.kinematics)
         except Veto as veto:
             return Verdict("vetoed", str(veto), (str(veto),))
-        except Exception as error:  # noqa: BLE001 - fail closed: an unforeseen error must not let a request through
+        except Exception as error:  # fail closed: an unforeseen error must not let a request through
             sentence = f"the guard could not judge the request ({type(error).__name__}: {error})"
             return Verdict("vetoed", sentence, (sentence,))
 
@@ -116,7 +116,8 @@ def _review(state: State, asked: Mapping[str, Any], limits: Limits, now: float, 
     lead = np.full(3, limits.position_lead_m)
     start = measured + np.clip(start - measured, -lead, lead)
     position, rpy = _bound_pose(start, facing, action, limits, reasons)
-    joints, aim = _bound_joints(state, (start, rpy_of(facing)), (position, rpy), limits, kinematics, reasons)
+    joints, duration = _bound_joints(state, position, rpy, limits, kinematics, reasons)
+    aim = np.concatenate([position, rpy])
     _check_age(observed_s, now, limits)
     _check_doubt(doubt, limits)
     # Closedness ends at 0 and 1 by construction of a gripper; that is no clamp worth a word.
@@ -124,14 +125,14 @@ def _review(state: State, asked: Mapping[str, Any], limits: Limits, now: float, 
     held = float(state.pose[6])
     closed = float(np.clip(held + np.clip(closed - held, -limits.gripper_lead, limits.gripper_lead), 0.0, 1.0))
     reached, turned = kinematics.forward(joints)
-    _check_result(joints, reached, turned, state, limits)
+    _check_result(joints, duration, reached, turned, state, limits)
     target = JointTarget.still(joints, closed)
     if not reasons:
-        return Verdict("passed", "within all limits", (), action, target, aim)
+        return Verdict("passed", "within all limits", (), action, target, aim, duration)
     turn = rpy_of(turned @ facing.T)
     turn = (turn + math.pi) % (2 * math.pi) - math.pi
     approved = np.concatenate([reached - start, turn, [closed - state.commanded.gripper]])
-    return Verdict("clamped", "; ".join(reasons), tuple(reasons), approved, target, aim)
+    return Verdict("clamped", "; ".join(reasons), tuple(reasons), approved, target, aim, duration)
 
 
 def _commanded_pose(state: State, kinematics: Kinematics) -> tuple[np.ndarray, np.ndarray]:
@@ -197,8 +198,10 @@ def _number(name: str, value: Any) -> float:
 
 def _bound_action(action: np.ndarray, limits: Limits, reasons: list[str]) -> np.ndarray:
     bounded = np.clip(action, limits.action_low, limits.action_high)
-    for index in np.flatnonzero(np.abs(bounded - action) > ROUNDING):
-        reasons.append(f"{AXES[index]} {action[index]:+.4g} clamped to {bounded[index]:+.4g} {UNITS[index]}".rstrip())
+    reasons += [
+        f"{AXES[i]} {action[i]:+.4g} clamped to {bounded[i]:+.4g} {UNITS[i]}".rstrip()
+        for i in np.flatnonzero(np.abs(bounded - action) > ROUNDING)
+    ]
     return bounded
 
 
@@ -214,34 +217,29 @@ def _bound_pose(
         axis = int(outside.argmax())
         raise Veto(
             f"the tool is at {'xyz'[axis]} = {start[axis]:.3f} m, outside the workspace "
-            f"[{limits.workspace_low[axis]:g}, {limits.workspace_high[axis]:g}] by more than one step; move it back by hand"
+            f"[{limits.workspace_low[axis]:g}, {limits.workspace_high[axis]:g}] by over a step; move it back by hand"
         )
-    for axis in np.flatnonzero(np.abs(position - wanted) > ROUNDING):
-        reasons.append(
-            f"{'xyz'[axis]} {wanted[axis]:.3f} m is outside the workspace "
-            f"[{limits.workspace_low[axis]:g}, {limits.workspace_high[axis]:g}], clamped to {position[axis]:.3f}"
-        )
+    reasons += [
+        f"{'xyz'[axis]} {wanted[axis]:.3f} m is outside the workspace "
+        f"[{limits.workspace_low[axis]:g}, {limits.workspace_high[axis]:g}], clamped to {position[axis]:.3f}"
+        for axis in np.flatnonzero(np.abs(position - wanted) > ROUNDING)
+    ]
     asked = rpy_of(rotation_of(action[3:6]) @ facing)
     rpy = np.clip(asked, limits.tool_rpy_low, limits.tool_rpy_high)
-    for axis in np.flatnonzero(np.abs(rpy - asked) > 1e-4):
-        reasons.append(
-            f"{('roll', 'pitch', 'yaw')[axis]} {asked[axis]:.3f} rad is outside "
-            f"[{limits.tool_rpy_low[axis]:.3f}, {limits.tool_rpy_high[axis]:.3f}], clamped to {rpy[axis]:.3f}"
-        )
+    reasons += [
+        f"{('roll', 'pitch', 'yaw')[axis]} {asked[axis]:.3f} rad is outside "
+        f"[{limits.tool_rpy_low[axis]:.3f}, {limits.tool_rpy_high[axis]:.3f}], clamped to {rpy[axis]:.3f}"
+        for axis in np.flatnonzero(np.abs(rpy - asked) > 1e-4)
+    ]
     return position, rpy
 
 
 def _bound_joints(
-    state: State,
-    start: tuple[np.ndarray, np.ndarray],
-    end: tuple[np.ndarray, np.ndarray],
-    limits: Limits,
-    kinematics: Kinematics,
-    reasons: list[str],
-) -> tuple[np.ndarray, np.ndarray]:
-    """Joint angles (J,) for the end pose (position, rpy), or for one on the straight way there that limits allow.
+    state: State, position: np.ndarray, rpy: np.ndarray, limits: Limits, kinematics: Kinematics, reasons: list[str]
+) -> tuple[np.ndarray, float]:
+    """Joint angles (J,) for a pose inside their limits, and how long the way there takes within the speed limits.
 
-    Returns them with the pose they aim at (6,).
+    A step too fast for a joint is not shortened but takes longer: it still ends, at rest, where it was rehearsed to.
     """
     commanded = np.asarray(state.commanded.joints, dtype=np.float64)
     error = np.abs(commanded - state.joints)
@@ -251,34 +249,29 @@ def _bound_joints(
             f"{limits.joint_names[worst]} is {error[worst]:.3f} rad from where it was sent (limit "
             f"{limits.tracking_error_rad:g}); the arm is pushing against something or did not follow"
         )
+    joints = kinematics.solve(commanded, position, rotation_of(rpy))
+    if not np.isfinite(joints).all():
+        raise Veto(f"no joint angles bring the tool to {_place(position)}")
     low = np.asarray(limits.joint_low) + limits.joint_margin_rad
     high = np.asarray(limits.joint_high) - limits.joint_margin_rad
-    share, first = 1.0, ""
-    for _ in range(SHORTENINGS):
-        position, rpy = ((1 - share) * a + share * b for a, b in zip(start, end, strict=True))
-        joints = kinematics.solve(commanded, position, rotation_of(rpy))
-        if not np.isfinite(joints).all():
-            raise Veto(f"no joint angles bring the tool to {_place(position)}")
-        inside = np.clip(joints, low, high)
-        speed = np.abs(inside - commanded) * PEAK / limits.period_s
-        excess = float((speed / np.asarray(limits.joint_velocity)).max())
-        if excess <= 1.0:
-            break
-        worst = int((speed / np.asarray(limits.joint_velocity)).argmax())
-        first = first or f"{limits.joint_names[worst]} would reach {speed[worst]:.2f} rad/s (limit " + (
-            f"{limits.joint_velocity[worst]:g})"
-        )
-        share *= 0.98 / excess
-    else:
-        raise Veto(f"{first}, and no shorter step in that direction stays below it")
-    for index in np.flatnonzero(np.abs(inside - joints) > ROUNDING):
-        reasons.append(
-            f"{limits.joint_names[index]} {joints[index]:.3f} rad is outside [{low[index]:.3f}, {high[index]:.3f}], "
-            f"clamped to {inside[index]:.3f}"
-        )
-    if first:
-        reasons.append(f"{first}, the step is shortened to {share:.0%}")
-    return inside, np.concatenate([position, rpy])
+    inside = np.clip(joints, low, high)
+    reasons += [
+        f"{limits.joint_names[i]} {joints[i]:.3f} rad is outside [{low[i]:.3f}, {high[i]:.3f}], "
+        f"clamped to {inside[i]:.3f}"
+        for i in np.flatnonzero(np.abs(inside - joints) > ROUNDING)
+    ]
+    speed = np.abs(inside - commanded) * PEAK / limits.period_s
+    excess = speed / np.asarray(limits.joint_velocity)
+    worst = int(excess.argmax())
+    if excess[worst] <= 1.0:
+        return inside, limits.period_s
+    duration = limits.period_s * float(excess[worst])
+    limit = limits.joint_velocity[worst]
+    too_fast = f"{limits.joint_names[worst]} would reach {speed[worst]:.2f} rad/s (limit {limit:g})"
+    if duration > limits.longest_step_s:
+        raise Veto(f"{too_fast}; within it the step would take {duration:.2f} s (limit {limits.longest_step_s:g} s)")
+    reasons.append(f"{too_fast}, the step takes {duration:.2f} s instead of {limits.period_s:g}")
+    return inside, duration
 
 
 def _check_age(observed_s: float, now: float, limits: Limits) -> None:
@@ -295,7 +288,14 @@ def _check_doubt(doubt: float | None, limits: Limits) -> None:
         )
 
 
-def _check_result(joints: np.ndarray, position: np.ndarray, rotation: np.ndarray, state: State, limits: Limits) -> None:
+def _check_result(
+    joints: np.ndarray,
+    duration_s: float,
+    position: np.ndarray,
+    rotation: np.ndarray,
+    state: State,
+    limits: Limits,
+) -> None:
     """The last look at what would be sent, independent of how it came about."""
     low, high = np.asarray(limits.joint_low), np.asarray(limits.joint_high)
     margin = limits.joint_margin_rad - ROUNDING
@@ -306,13 +306,13 @@ def _check_result(joints: np.ndarray, position: np.ndarray, rotation: np.ndarray
             f"{limits.joint_names[worst]} would be at {joints[worst]:.3f} rad, outside "
             f"[{low[worst]:.3f}, {high[worst]:.3f}] less the margin {limits.joint_margin_rad:g}"
         )
-    speed = np.abs(joints - state.commanded.joints) * PEAK / limits.period_s
+    speed = np.abs(joints - state.commanded.joints) * PEAK / duration_s
     if (speed > np.asarray(limits.joint_velocity) * (1 + 1e-9)).any():
         raise Veto(f"a joint would reach {speed.max():.2f} rad/s, above its limit")
     outside = np.maximum(np.asarray(limits.workspace_low) - position, position - np.asarray(limits.workspace_high))
     if outside.max() > REACHED_M:
         raise Veto(
-            f"the joints would bring the tool to {_place(position)}, {outside.max() * 1000:.0f} mm outside the workspace"
+            f"the joints would bring the tool to {_place(position)}, {outside.max() * 1000:.0f} mm out of the workspace"
         )
     rpy = rpy_of(rotation)
     tilt = np.maximum(np.asarray(limits.tool_rpy_low) - rpy, rpy - np.asarray(limits.tool_rpy_high))

@@ -33,6 +33,7 @@ class Limits:
         joint_low, joint_high: (J,) positions.
         joint_margin_rad: how far inside them to stay.
         joint_velocity: (J,) highest speeds along the path of a step, rad/s.
+        longest_step_s: how far a step may be stretched in time to keep to them.
         tracking_error_rad: how far a measured joint may be from where it was sent.
         observation_age_s: how old the observation behind a request may be.
         uncertainty: how far the model may mistrust its plan; 1 is its calibrated error on held-out data.
@@ -53,6 +54,7 @@ class Limits:
     joint_high: Vector
     joint_margin_rad: float
     joint_velocity: Vector
+    longest_step_s: float
     tracking_error_rad: float
     observation_age_s: float
     uncertainty: float
@@ -102,6 +104,10 @@ class Limits:
         for name in ("position_lead_m", "gripper_lead", "joint_margin_rad"):
             if getattr(self, name) < 0:
                 raise ValueError(f"guard limits: {name} is {getattr(self, name)}; it must not be negative")
+        if self.longest_step_s < self.period_s:
+            raise ValueError(
+                f"guard limits: longest_step_s is {self.longest_step_s:g}, shorter than a step ({self.period_s:g} s)"
+            )
         if min(self.joint_velocity) <= 0:
             raise ValueError(f"guard limits: joint_velocity is {self.joint_velocity}; every speed must be above 0")
 

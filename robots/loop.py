@@ -1,7 +1,7 @@
 """The control loop: observe, propose, review, send; every step is recorded before the next one starts.
 
 One step is sense, plan, act, in that order, and every step ends at rest: a stop lets the step that was approved come
-to its end (a fifth of a second) and then holds. Whatever ends the loop, the arm is held, parked and released.
+to its end (a second at most) and then holds. Whatever ends the loop, the arm is held, parked and released.
 """
 
 from __future__ import annotations
@@ -41,12 +41,14 @@ class Proposal:
         uncertainty: the model's word on its plan, 1 = calibrated; None where it has none.
         plan: hash of the plan.
         note: a few words for the step's line.
+        act_ms: wall time it took.
     """
 
     action: np.ndarray
     uncertainty: float | None
     plan: str
     note: str = ""
+    act_ms: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -98,12 +100,14 @@ class LoopReport:
         if not self.arm_periods_s:
             return "no step was completed"
         numbers = self.to_dict()
-        rate = 1000 / max(numbers["period_ms_median"], 1e-6)
         phases = ", ".join(f"{n} {v['median']:.0f} (worst {v['worst']:.0f})" for n, v in numbers["phases_ms"].items())
-        return (
-            f"{rate:.2f} Hz on the arm's clock, {1 / self.period_s:g} wanted; {numbers['late']} of {numbers['steps']} "
-            f"steps late; wall time in ms a step: {phases}"
-        )
+        pace = "no time passed on the arm's clock"
+        if numbers["period_ms_median"] > 0:
+            pace = (
+                f"{1000 / numbers['period_ms_median']:.2f} Hz on the arm's clock, {1 / self.period_s:g} wanted; "
+                f"{numbers['late']} of {numbers['steps']} steps took longer"
+            )
+        return f"{pace}; wall time in ms a step: {phases}"
 
 
 class Stopwatch:
@@ -188,7 +192,7 @@ def drive(
             watch.lap("record")
             if not dry_run:
                 target = step.sent or held
-                for tick in path(held, target, guard.limits.period_s, arm.rate_hz):
+                for tick in path(held, target, verdict.duration_s or guard.limits.period_s, arm.rate_hz):
                     arm.command(tick)
                 held, aim = target, verdict.aim if step.sent else aim
                 box.write("sent", step=index, joints=held.joints, gripper=held.gripper, hold=step.sent is None)
@@ -206,7 +210,7 @@ def drive(
                 break
     except KeyboardInterrupt:
         code, reason = Exit.STOPPED, f"stopped by the operator in step {done}"
-    except Exception as error:  # noqa: BLE001 - whatever a driver, a planner or a full disk does, the arm is wound down
+    except Exception as error:  # whatever a driver, a planner or a full disk does, the arm is wound down
         code, reason = Exit.FAULT, f"{type(error).__name__} in step {done}: {error}"
     say(f"{prefix}ending: {reason}")
     faults = wind_down(arm, stop, reason, moves=not dry_run, say=say)

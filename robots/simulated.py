@@ -81,7 +81,9 @@ class SimulatedArm(Arm):
 
     def connect(self) -> None:
         """Build the world and put the arm at its start."""
-        env = gymnasium.make("premotor/Tabletop-v0", simulator=self.simulator, **self._settings)
+        env = gymnasium.make(
+            "premotor/Tabletop-v0", disable_env_checker=True, simulator=self.simulator, **self._settings
+        )
         self._env = cast(TabletopEnv, env.unwrapped)
         self._env.reset(seed=self.seed)
         self._resting_height = float(self._env.world.object_pose()[2])
@@ -159,6 +161,20 @@ class SimulatedArm(Arm):
             env.task.distance(state, thing, self.goal),
         )
 
+    def truth(self) -> np.ndarray:
+        """The object's position and quaternion wxyz (7,); for judges and viewers."""
+        return self._connected().world.object_pose().astype(np.float32)
+
+    def goal_picture(self, size: int = 256) -> np.ndarray:
+        """The goal as the front camera would see it, (size, size, 3) uint8; the world is put back."""
+        env = self._connected()
+        self._remember_command()
+        here = env.save_state()
+        env.restore_state(self.goal["simulator.state"])
+        picture = env.render("front", size)
+        env.restore_state(here)
+        return picture
+
     def picture(self, size: int = 256) -> np.ndarray:
         """The front camera for people, (size, size, 3) uint8."""
         return self._connected().render("front", size)
@@ -200,5 +216,16 @@ class MujocoArm(SimulatedArm):
 
     def _servo_lag_s(self) -> np.ndarray:
         from envs.mujoco_world import LAG_SUBSTEPS
+
+        return LAG_SUBSTEPS * PHYSICS_STEP_S
+
+
+class PybulletArm(SimulatedArm):
+    """The Panda in PyBullet."""
+
+    simulator = "pybullet"
+
+    def _servo_lag_s(self) -> np.ndarray:
+        from envs.pybullet_world import LAG_SUBSTEPS
 
         return LAG_SUBSTEPS * PHYSICS_STEP_S

@@ -71,7 +71,7 @@ def wind_down(arm: Arm, stop: SoftwareStop, reason: str, *, moves: bool, say: Ca
             return True
         try:
             act()
-        except Exception as error:  # noqa: BLE001 - the next rung is tried whatever failed
+        except Exception as error:  # the next rung is tried whatever failed
             faults.append(f"could not {what} {arm.name}: {error}")
             say(faults[-1])
             return False

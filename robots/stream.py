@@ -21,7 +21,7 @@ PEAK = 1.875 / SETTLE_SHARE
 
 def path(start: JointTarget, end: JointTarget, duration_s: float, rate_hz: float) -> Iterator[JointTarget]:
     """Targets at 1/rate, 2/rate, ... duration; the last one is `end`, at rest."""
-    ticks = max(1, round(duration_s * rate_hz))
+    ticks = max(1, math.ceil(duration_s * rate_hz - 1e-6))  # never shorter than asked: that would be faster
     for tick in range(1, ticks + 1):
         share = min(tick / (SETTLE_SHARE * ticks), 1.0)
         progress = 10 * share**3 - 15 * share**4 + 6 * share**5

@@ -32,7 +32,8 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     assert lines[1]["requested"] == [0.1, "nan", "inf"]
     assert lines[1]["ok"] is True
     found = blackbox.verify(path)
-    assert found.sound and found.complete
+    assert found.sound
+    assert found.complete
 
 
 def test_every_line_is_plain_json(tmp_path: Path) -> None:
@@ -74,7 +75,8 @@ def test_an_altered_line_is_found(tmp_path: Path) -> None:
     lines[2] = lines[2].replace(b'"step": 1', b'"step": 7')
     path.write_bytes(b"".join(lines))
     found = blackbox.verify(path)
-    assert not found.sound and found.lines == 2
+    assert not found.sound
+    assert found.lines == 2
     assert "broken after line 2" in found.sentence
 
 

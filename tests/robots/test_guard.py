@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from robots import Guard, JointTarget, Limits
-from robots.guard import REACHED_M, REACHED_RAD, State, request, rpy_of
+from robots.guard import REACHED_M, REACHED_RAD, State, Verdict, request, rotation_of, rpy_of
 from robots.kinematics import panda
 from robots.stream import path
 
@@ -35,8 +35,6 @@ def in_workspace(seed: int) -> State:
     rng = np.random.default_rng(seed)
     position = rng.uniform(LIMITS.workspace_low, LIMITS.workspace_high)
     rpy = rng.uniform(LIMITS.tool_rpy_low, LIMITS.tool_rpy_high) * 0.9 + np.array([0.1 * math.pi, 0, 0])
-    from robots.guard import rotation_of
-
     joints = HOME
     for _ in range(5):
         joints = KINEMATICS.solve(joints, position, rotation_of(rpy))
@@ -48,11 +46,13 @@ def ask(**changes: Any) -> dict[str, Any]:
     return {**request(np.zeros(7), 10.0, 0.5, "plan"), **changes}
 
 
-def assert_within_limits(target: JointTarget, state: State) -> None:
+def assert_within_limits(verdict: Verdict, state: State) -> None:
     """Every limit, checked tick by tick on what would be streamed, not on what the guard says of it."""
+    target = verdict.target
+    assert target is not None
+    assert LIMITS.period_s <= verdict.duration_s <= LIMITS.longest_step_s
     margin = LIMITS.joint_margin_rad - 1e-6
-    ticks = list(path(state.commanded, target, LIMITS.period_s, 250.0))
-    for tick in ticks:
+    for tick in path(state.commanded, target, verdict.duration_s, 250.0):
         assert (np.abs(tick.velocity) <= np.array(LIMITS.joint_velocity) * (1 + 1e-6)).all()
     assert (target.joints >= np.array(LIMITS.joint_low) + margin).all()
     assert (target.joints <= np.array(LIMITS.joint_high) - margin).all()
@@ -68,7 +68,8 @@ def test_a_modest_request_passes_unchanged() -> None:
     action = np.array([0.02, -0.01, 0.01, 0.0, 0.0, 0.05, 0.1])
     verdict = GUARD.review(state_at(), ask(action=action), now=10.1)
     assert verdict.outcome == "passed"
-    assert verdict.action is not None and verdict.target is not None
+    assert verdict.action is not None
+    assert verdict.target is not None
     np.testing.assert_allclose(verdict.action, action)
     before, _ = KINEMATICS.forward(HOME)
     after, _ = KINEMATICS.forward(verdict.target.joints)
@@ -94,14 +95,26 @@ def test_the_tool_stays_in_the_workspace() -> None:
     assert "outside the workspace [0.017, 0.32]" in verdict.sentence
 
 
-def test_a_step_too_fast_for_a_joint_is_shortened() -> None:
-    slow = dataclasses.replace(LIMITS, joint_velocity=(0.3,) * 7)
+def test_a_step_too_fast_for_a_joint_takes_longer_and_ends_where_it_was_rehearsed_to() -> None:
+    slow = dataclasses.replace(LIMITS, joint_velocity=(0.6,) * 7)
+    asked = ask(action=[0, 0.05, 0, 0, 0, 0, 0])
+    verdict = Guard(slow, KINEMATICS).review(state_at(), asked, now=10.0)
+    assert verdict.outcome == "clamped"
+    assert verdict.target is not None
+    assert "(limit 0.6), the step takes 0." in verdict.sentence
+    speeds = [np.abs(t.velocity).max() for t in path(state_at().commanded, verdict.target, verdict.duration_s, 250.0)]
+    assert 0.5 < max(speeds) <= 0.6
+    free = GUARD.review(state_at(), asked, now=10.0)
+    assert free.outcome == "passed"
+    assert free.target is not None
+    np.testing.assert_array_equal(free.target.joints, verdict.target.joints)
+
+
+def test_a_step_that_would_take_too_long_is_vetoed() -> None:
+    slow = dataclasses.replace(LIMITS, joint_velocity=(0.05,) * 7)
     verdict = Guard(slow, KINEMATICS).review(state_at(), ask(action=[0, 0.05, 0, 0, 0, 0, 0]), now=10.0)
-    assert verdict.outcome == "clamped" and verdict.target is not None and verdict.action is not None
-    assert "shortened" in verdict.sentence and "limit 0.3" in verdict.sentence
-    assert 0.0 < verdict.action[1] < 0.05
-    speeds = [np.abs(t.velocity).max() for t in path(state_at().commanded, verdict.target, slow.period_s, 250.0)]
-    assert max(speeds) <= 0.3
+    assert verdict.outcome == "vetoed"
+    assert "(limit 1 s)" in verdict.sentence
 
 
 @pytest.mark.parametrize(
@@ -123,7 +136,8 @@ def test_a_step_too_fast_for_a_joint_is_shortened() -> None:
 def test_nonsense_is_vetoed_in_a_sentence(changes: dict[str, Any], words: str) -> None:
     verdict = GUARD.review(state_at(), ask(**changes), now=10.0)
     assert verdict.outcome == "vetoed"
-    assert verdict.target is None and verdict.action is None
+    assert verdict.target is None
+    assert verdict.action is None
     assert words in verdict.sentence
 
 
@@ -166,7 +180,8 @@ def test_the_same_question_has_the_same_answer() -> None:
     GUARD.review(in_workspace(4), ask(action=[-0.05] * 7), now=10.0)
     again = GUARD.review(state, asked, now=10.0)
     assert first.sentence == again.sentence
-    assert first.target is not None and again.target is not None
+    assert first.target is not None
+    assert again.target is not None
     np.testing.assert_array_equal(first.target.joints, again.target.joints)
 
 
@@ -181,7 +196,7 @@ def test_what_is_let_through_keeps_every_limit(seed: int, action: list[float], a
     verdict = GUARD.review(state, ask(action=action, observed_s=10.0 - age), now=10.0)
     assert "could not judge" not in verdict.sentence
     if verdict.target is not None:
-        assert_within_limits(verdict.target, state)
+        assert_within_limits(verdict, state)
 
 
 anything = st.one_of(
@@ -214,11 +229,12 @@ anything = st.one_of(
 def test_nothing_crashes_the_guard(asked: Any, now: float) -> None:
     state = state_at()
     verdict = GUARD.review(state, asked, now)
-    assert verdict.sentence and "could not judge" not in verdict.sentence
+    assert verdict.sentence
+    assert "could not judge" not in verdict.sentence
     if verdict.target is None:
         assert verdict.outcome == "vetoed"
     else:
-        assert_within_limits(verdict.target, state)
+        assert_within_limits(verdict, state)
 
 
 @settings(max_examples=200, deadline=None)
@@ -234,4 +250,4 @@ def test_no_measurement_crashes_the_guard(
     state = State(np.array(pose), np.array(measured), JointTarget.still(np.array(joints), gripper))
     verdict = GUARD.review(state, ask(action=[0.01] * 7), now=10.0)
     if verdict.target is not None:
-        assert_within_limits(verdict.target, state)
+        assert_within_limits(verdict, state)

@@ -22,11 +22,13 @@ def test_the_shipped_limits_load_and_fit_the_tabletop() -> None:
 
     limits = Limits.load()
     assert limits.joint_names == JOINT_NAMES
-    assert limits.action_high == pytest.approx(ACTION_HIGH) and limits.action_low == pytest.approx(ACTION_LOW)
+    assert limits.action_high == pytest.approx(ACTION_HIGH)
+    assert limits.action_low == pytest.approx(ACTION_LOW)
     assert limits.workspace_low == pytest.approx(WORKSPACE_LOW)
     assert limits.workspace_high == pytest.approx(WORKSPACE_HIGH)
     arm = panda()
-    assert limits.joint_low == pytest.approx(arm.lower) and limits.joint_high == pytest.approx(arm.upper)
+    assert limits.joint_low == pytest.approx(arm.lower)
+    assert limits.joint_high == pytest.approx(arm.upper)
 
 
 def test_the_hash_changes_with_any_limit() -> None:
@@ -48,6 +50,7 @@ def test_the_hash_changes_with_any_limit() -> None:
         ({"observation_age_s": "soon"}, "must be a number"),
         ({"vetoes_in_a_row": 2.5}, "a whole number"),
         ({"joint_velocity": [0.0] * 7}, "above 0"),
+        ({"longest_step_s": 0.1}, "shorter than a step"),
         ({"joint_names": ["a"] * 7}, "all different"),
         ({"action_low": [0.01] + [-0.05] * 6}, "standing still"),
         ({"workspace_hight": [1, 1, 1]}, "did you mean workspace_high"),

@@ -65,7 +65,10 @@ def gentle(reading: Reading) -> Proposal:
 
 def test_a_run_that_ends_well(bench: Bench) -> None:
     ending = bench.drive(gentle)
-    assert ending.code is Exit.DONE and ending.steps == 4 and ending.passed == 4 and not ending.faults
+    assert ending.code is Exit.DONE
+    assert ending.steps == 4
+    assert ending.passed == 4
+    assert not ending.faults
     moved = (
         bench.steps[-1].reading.observation["observation.state"]
         - bench.steps[0].reading.observation["observation.state"]
@@ -87,17 +90,21 @@ def test_the_loop_reports_its_rate(bench: Bench) -> None:
 def test_a_dry_run_sends_nothing_and_says_so_on_every_line(bench: Bench) -> None:
     before = bench.arm.observe().observation["simulator.state"]
     ending = bench.drive(gentle, dry_run=True)
-    assert ending.code is Exit.DONE and ending.steps == 4
+    assert ending.code is Exit.DONE
+    assert ending.steps == 4
     np.testing.assert_array_equal(bench.arm.observe().observation["simulator.state"], before)
     assert bench.arm.now() == 0.0
-    assert bench.said and all(line.startswith("dry run, nothing sent") for line in bench.said)
+    assert bench.said
+    assert all(line.startswith("dry run, nothing sent") for line in bench.said)
     assert not [line for line in bench.record if line["kind"] == "sent"]
 
 
 def test_a_veto_holds_the_arm_for_the_step(bench: Bench) -> None:
     doubts = iter([0.5, 99.0, 0.5])
     ending = bench.drive(lambda reading: Proposal(GENTLE, next(doubts), "plan"), steps=3)
-    assert ending.code is Exit.DONE and ending.vetoed == 1 and ending.passed == 2
+    assert ending.code is Exit.DONE
+    assert ending.vetoed == 1
+    assert ending.passed == 2
     first, second, third = (s.reading.observation["observation.state"][:3] for s in bench.steps)
     assert np.linalg.norm(second - first) > 0.01
     assert np.linalg.norm(third - second) < 0.003
@@ -117,7 +124,8 @@ def test_a_planner_that_fails_is_a_fault(bench: Bench) -> None:
         raise RuntimeError("the model file is gone")
 
     ending = bench.drive(broken)
-    assert ending.code is Exit.FAULT and "the model file is gone" in ending.reason
+    assert ending.code is Exit.FAULT
+    assert "the model file is gone" in ending.reason
     bench.assert_parked_and_released()
 
 
@@ -128,7 +136,8 @@ def test_ctrl_c_stops_before_the_next_step(bench: Bench) -> None:
         return gentle(reading)
 
     ending = bench.drive(interrupted)
-    assert ending.code is Exit.STOPPED and ending.steps == 1
+    assert ending.code is Exit.STOPPED
+    assert ending.steps == 1
     assert len([line for line in bench.record if line["kind"] == "sent"]) == 1
     bench.assert_parked_and_released()
 
@@ -179,7 +188,8 @@ def test_an_arm_that_fails_is_left_held_not_released(tmp_path: Path) -> None:
     arm.connect()
     bench = Bench(arm, tmp_path)
     ending = bench.drive(gentle)
-    assert ending.code is Exit.FAULT and "servo 3 does not answer" in ending.reason
+    assert ending.code is Exit.FAULT
+    assert "servo 3 does not answer" in ending.reason
     assert any("could not park" in fault for fault in ending.faults)
     assert any("not released" in line for line in bench.said)
     assert [line["stage"] for line in bench.record if line["kind"] == "stop"] == ["held"]
@@ -199,6 +209,7 @@ def test_a_full_disk_is_a_fault_and_the_arm_is_wound_down(bench: Bench) -> None:
         box.write = full  # type: ignore[method-assign]
         guard = Guard(LIMITS, bench.arm.kinematics)
         ending = drive(bench.arm, gentle, guard, box, operator, steps=4, say=bench.said.append)
-    assert ending.code is Exit.FAULT and "No space left" in ending.reason
+    assert ending.code is Exit.FAULT
+    assert "No space left" in ending.reason
     assert not [line for line in bench.record if line["kind"] == "sent"]
     bench.assert_parked_and_released()

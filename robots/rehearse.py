@@ -1,0 +1,206 @@
+"""`premotor plan`: look once, imagine, and show the plan; nothing moves."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+from safetensors.numpy import save_file
+
+from planners import PlanRecord, Rollout, StepRecord
+from planners.recording import write_rrd
+from robots.brain import Brain, output_folder, picture_goal, plain, scene_goal
+from robots.recorder import STATE, TRUTH
+from robots.run import versions, write_json
+from robots.simulated import SimulatedArm
+
+
+def main(cfg: DictConfig) -> int:
+    """Plan from a seeded scene to its goal, or to a goal picture; print the plan and write it down."""
+    console = Console(highlight=False)
+    words = plain(cfg)
+    scene = words["env"]
+    brain = Brain.of(cfg, str(scene["task"]))
+    folder = output_folder(cfg.out, "plan")
+    rollout = _rehearse(words, brain)
+    plan = rollout.steps[0].plan
+    assert plan is not None
+    _write(folder, rollout, plan)
+    console.print(_words(rollout, plan, brain), soft_wrap=True)
+    console.print(_actions(plan, rollout.about["action_names"]))
+    console.print(
+        f"\n[cyan]{folder / 'plan.png'}[/]  the imagined frames and the search\n"
+        f"[cyan]{folder / 'plan.json'}[/], [cyan]plan.safetensors[/]  the plan\n"
+        f"[cyan]{folder / 'rollout.rrd'}[/]  in 3D, for Rerun: [bold]premotor review run={folder} open=true[/]",
+        soft_wrap=True,
+    )
+    return 0
+
+
+def _rehearse(words: dict[str, Any], brain: Brain) -> Rollout:
+    """One observation, one goal, one plan, as a rollout of one step that was never sent."""
+    from robots.arm import find
+
+    scene, seed = words["env"], int(words["seed"])
+    kind = find(str(scene["simulator"]))
+    assert issubclass(kind, SimulatedArm)
+    settings = {key: scene[key] for key in ("task", "cameras", "image_size", "variation")}
+    with kind(seed=seed, **settings) as arm:
+        arm.connect()
+        reading = arm.observe()
+        if str(words["goal"]) == "scene":
+            goal = scene_goal(arm.goal, brain.model)
+            seen = {**arm.goal, "picture": arm.goal_picture()}
+            seen.pop("simulator.state")
+        else:
+            goal = picture_goal(str(words["goal"]), reading.observation)
+            seen = dict(goal.observations[0])
+        agent = brain.agent(goal, seed)
+        began = time.perf_counter()
+        action = agent.act(reading.observation)
+        act_ms = 1000 * (time.perf_counter() - began)
+        if agent.last_plan is None or agent.holds:
+            raise RuntimeError(f"there is no plan: {agent.holds.get(0, 'the observation cannot be used')}")
+        _, distance = arm.judge()
+        observation = {k: v for k, v in reading.observation.items() if k != "simulator.state"} | {TRUTH: arm.truth()}
+        step = StepRecord(
+            time_s=0.0,
+            observation=observation,
+            action=action,
+            executed=np.full_like(action, np.nan),
+            act_ms=act_ms,
+            plan=PlanRecord.of(agent.last_plan, brain.model),
+            events=("rehearsed only: nothing was sent", *agent.events()),
+            picture=arm.picture(),
+        )
+    about = {
+        "task": str(scene["task"]), "simulator": str(scene["simulator"]), "seed": seed, "command": "plan",
+        "digest": agent.last_plan.digest(), **brain.about(),
+    }  # fmt: skip
+    outcome = {"start_distance_cm": 100 * distance} if str(words["goal"]) == "scene" else {}
+    return Rollout(about, seen, [step], {}, outcome)
+
+
+def tool_path(plan: PlanRecord, state: np.ndarray) -> np.ndarray:
+    """Where the plan means the tool to go (H + 1, 3), m, from `observation.state` (7,)."""
+    return state[:3] + np.concatenate([np.zeros((1, 3)), np.cumsum(plan.actions[:, :3], axis=0)])
+
+
+def _words(rollout: Rollout, plan: PlanRecord, brain: Brain) -> str:
+    about, state = rollout.about, rollout.steps[0].observation[STATE]
+    way = 100 * tool_path(plan, state)
+    length = float(np.linalg.norm(np.diff(way, axis=0), axis=1).sum())
+    terms = " + ".join(f"{name} {value:.2f}" for name, value in plan.terms.items())
+    doubt = "the model has no word on its own doubt"
+    if plan.uncertainty is not None:
+        doubt = f"doubt {plan.uncertainty.max():.2f} (1 = calibrated)"
+    costs = " -> ".join(f"{cost:.2f}" for cost in plan.cost_per_iteration)
+    return (
+        f"[bold]{about['task']}[/], {about['simulator']} scene {about['seed']}: {len(plan.actions)} steps "
+        f"({len(plan.actions) / about['rate_hz']:.1f} s) ahead with {brain.model_name} and {brain.planner_name}\n"
+        f"The tool is to go {length:.1f} cm, from ({way[0, 0]:.1f}, {way[0, 1]:.1f}, {way[0, 2]:.1f}) to "
+        f"({way[-1, 0]:.1f}, {way[-1, 1]:.1f}, {way[-1, 2]:.1f}) cm.\n"
+        f"Best cost after each iteration: {costs}; the plan's is {terms} = {plan.cost:.2f}; {doubt}.\n"
+        f"{plan.futures} futures in {plan.plan_ms:.0f} ms; {plan.stopped}. Plan {about['digest']}.\n"
+    )
+
+
+def _actions(plan: PlanRecord, names: list[str]) -> Table:
+    """The plan step by step, in centimetres and degrees."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("step", justify="right")
+    for name in names:
+        unit = "cm" if name in ("dx", "dy", "dz") else "" if name == "dgripper" else "deg"
+        table.add_column(f"{name} {unit}".strip(), justify="right")
+    if plan.uncertainty is not None:
+        table.add_column("doubt", justify="right")
+    scale = np.array([100.0] * 3 + [180 / np.pi] * 3 + [1.0])
+    for index, row in enumerate(plan.actions * scale):
+        doubt = [] if plan.uncertainty is None else [f"{plan.uncertainty[index]:.2f}"]
+        table.add_row(str(index), *(f"{v:+.1f}" for v in row[:6]), f"{row[6]:+.2f}", *doubt)
+    return table
+
+
+def _write(folder: Path, rollout: Rollout, plan: PlanRecord) -> None:
+    arrays = {
+        name: np.ascontiguousarray(value)
+        for name in ("actions", "elites", "elite_costs", "cost_per_iteration", "imagined", "frames", "uncertainty")
+        if (value := getattr(plan, name)) is not None
+    }
+    save_file(arrays, folder / "plan.safetensors")
+    numbers = {
+        **rollout.about, "actions": plan.actions.tolist(), "cost": plan.cost, "terms": plan.terms,
+        "cost_per_iteration": plan.cost_per_iteration.tolist(), "futures": plan.futures, "discarded": plan.discarded,
+        "uncertainty": None if plan.uncertainty is None else plan.uncertainty.tolist(), "plan_ms": plan.plan_ms,
+        "stopped": plan.stopped, "versions": versions(),
+    }  # fmt: skip
+    (folder / "plan.safetensors").chmod(0o644)
+    rollout.save(folder / "rollout")
+    write_rrd(rollout, folder / "rollout.rrd")
+    draw(rollout, plan, folder / "plan.png")
+    write_json(folder / "plan.json", numbers)
+
+
+def draw(rollout: Rollout, plan: PlanRecord, path: Path) -> None:
+    """Goal, now and the imagined frames over the search's cost and the tool's planned way."""
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    from matplotlib.ticker import MaxNLocator
+
+    step = rollout.steps[0]
+    now = step.picture if step.picture is not None else step.observation["observation.images.front"]
+    goal = rollout.goal.get("picture", rollout.goal.get("observation.images.front"))
+    frames = [] if plan.frames is None else list(plan.frames)
+    shown = [("goal", goal), ("now", now), *((f"imagined, {i + 1}", frame) for i, frame in enumerate(frames))]
+    columns = 5
+    rows = -(-len(shown) // columns)
+    figure = plt.figure(figsize=(11, 2.35 * rows + 2.6), layout="constrained")
+    layout = figure.add_gridspec(2, 1, height_ratios=[2.2 * rows, 2.6])
+    upper = figure.add_subfigure(layout[0])
+    lower = figure.add_subfigure(layout[1])
+    axes = upper.subplots(rows, columns, squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, (name, picture) in zip(axes.flat, shown, strict=False):
+        if picture is not None:
+            axis.imshow(picture, interpolation="bicubic")
+        axis.set_title(name, fontsize=10, color="#333")
+    left, middle, right = lower.subplots(1, 3)
+    iterations = np.arange(1, len(plan.cost_per_iteration) + 1)
+    left.plot(iterations, plan.cost_per_iteration, "o-", color="#d9901a")
+    left.set(title="best cost after each iteration", xlabel="iteration", xticks=iterations)
+    finite = plan.elite_costs[np.isfinite(plan.elite_costs)]
+    middle.bar(np.arange(1, len(finite) + 1), finite, color="#e8c48a")
+    middle.bar([1], finite[:1], color="#d9901a")
+    middle.set(title="cost of the plan and of the next best", xlabel="rank")
+    middle.xaxis.set_major_locator(MaxNLocator(integer=True))
+    low = float(finite.min()) if len(finite) else 0.0
+    spread = float(np.ptp(finite)) if len(finite) else 1.0
+    middle.set_ylim(low - 0.5 * max(spread, 1e-3), float(finite.max(initial=low)) + 0.2 * max(spread, 1e-3))
+    state = step.observation[STATE]
+    for elite in plan.elites[np.isfinite(plan.elite_costs)]:
+        way = 100 * (state[:2] + np.concatenate([np.zeros((1, 2)), np.cumsum(elite[:, :2], axis=0)]))
+        right.plot(way[:, 1], way[:, 0], color="#e8c48a", linewidth=0.7)
+    way = 100 * tool_path(plan, state)
+    right.plot(way[:, 1], way[:, 0], "o-", color="#d9901a", markersize=3, label="planned")
+    right.plot(way[0, 1], way[0, 0], "s", color="#1f9e8f", label="now")
+    truth, wanted = step.observation.get(TRUTH), rollout.goal.get(TRUTH)
+    if truth is not None and wanted is not None:
+        right.plot(100 * truth[1], 100 * truth[0], "o", color="#1f9e8f", markersize=9, alpha=0.5, label="object")
+        right.plot(100 * wanted[1], 100 * wanted[0], "o", color="#8a5fd1", markersize=9, alpha=0.5, label="its goal")
+    right.set(title="the tool's way from above", xlabel="y (cm)", ylabel="x (cm)")
+    right.set_aspect("equal", adjustable="datalim")
+    right.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    for axis in (left, middle, right):
+        axis.title.set_size(10)
+        axis.spines[["top", "right"]].set_visible(False)
+    unfinished = path.with_name(f".{path.stem}.unfinished.png")
+    figure.savefig(unfinished, dpi=110)
+    plt.close(figure)
+    unfinished.replace(path)

@@ -1,0 +1,237 @@
+"""`premotor run`: an arm executes what was rehearsed, watched by the guard, and every movement is on record.
+
+Preflight first, one line a check; then the loop; then hold, park and release, whatever ended it. The exit code says
+how it ended: 0 done, 3 refused in preflight, 4 vetoed, 5 stopped by the operator, 6 fault.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from omegaconf import DictConfig
+from rich.console import Console
+
+from planners import MPC, Goal, Rollout
+from planners.recording import write_rrd
+from robots import preflight
+from robots.arm import Arm, Reading, connect, find
+from robots.blackbox import BlackBox
+from robots.brain import Brain, goal_hash, output_folder, picture_goal, plain, scene_goal
+from robots.guard import Guard
+from robots.limits import Limits
+from robots.loop import Ending, Exit, Proposal, drive
+from robots.operator import Operator
+from robots.recorder import Recorder
+from robots.simulated import SimulatedArm
+from worldmodel.interface import ActionSpace
+
+
+def main(cfg: DictConfig) -> int:
+    """Run what the configuration says; returns the exit code."""
+    console = Console(highlight=False)
+
+    def say(line: str) -> None:
+        console.print(line, markup=False, soft_wrap=True)
+
+    folder = output_folder(cfg.out, "run")
+    with Operator(say) as operator:
+        return int(_run(cfg, folder, operator, say))
+
+
+def _run(cfg: DictConfig, folder: Path, operator: Operator, say: Callable[[str], None]) -> Exit:
+    dry = bool(cfg.dry_run)
+    say(f"premotor run, {'dry run: nothing will be sent' if dry else 'live'}; record in {folder}\n")
+    checks = preflight.Preflight(say)
+    checks.check("disk", lambda: preflight.disk(folder))
+    limits = checks.check("limits", lambda: _limits(cfg))
+    brain = checks.check("model", lambda: _brain(cfg, limits))
+    arm = checks.check("arm", lambda: _connect(cfg))
+    try:
+        agent = None
+        goal_seen: dict[str, np.ndarray] = {}
+        if arm is not None and brain is not None and limits is not None:
+            cameras = tuple(key for key in brain.model.required_keys if key.startswith("observation."))
+            checks.check("observation", lambda: preflight.observation(arm, cameras))
+            checks.check("start pose", lambda: preflight.start_pose(arm, limits))
+            if not arm.simulated:
+                checks.check("rated stop", lambda: preflight.rated_stop(bool(cfg.rated_stop_confirmed)))
+            found = checks.check("goal", lambda: _goal(cfg, arm, brain))
+            if found is not None and checks.passed:
+                goal, goal_seen = found
+                agent = checks.check("rehearsal", lambda: _rehearse(cfg, arm, brain, goal))
+        if arm is None or brain is None or limits is None or agent is None or not checks.passed:
+            say(f"\nrefused: {checks.failed[0] if checks.failed else 'a check is missing'}; nothing moved")
+            return Exit.REFUSED
+        say("")
+        return _drive(cfg, arm, brain, limits, agent, goal_seen, folder, operator, say)
+    finally:
+        if arm is not None:
+            arm.disconnect()
+
+
+def _drive(
+    cfg: DictConfig,
+    arm: Arm,
+    brain: Brain,
+    limits: Limits,
+    agent: MPC,
+    goal: dict[str, np.ndarray],
+    folder: Path,
+    operator: Operator,
+    say: Callable[[str], None],
+) -> Exit:
+    """The loop between an opened and a closed record."""
+    simulated = isinstance(arm, SimulatedArm)
+    steps = int(cfg.steps or (arm.budget_steps if isinstance(arm, SimulatedArm) else 30))
+    about = {
+        "task": str(cfg.env.task) if simulated else "picture", "simulator": str(cfg.robot.name), "seed": int(cfg.seed),
+        "command": "run", "dry_run": bool(cfg.dry_run), **brain.about(),
+    }  # fmt: skip
+    recorder = Recorder(arm, agent, about, goal)
+    header = {
+        **about, "arm": arm.name, "limits_hash": limits.hash, "goal_hash": goal_hash(agent.goal),
+        "versions": versions(), "config": plain(cfg),
+    }  # fmt: skip
+    with BlackBox(folder / "blackbox.jsonl", **header) as box:
+        ending = drive(
+            arm,
+            lambda reading: _propose(agent, reading),
+            Guard(limits, arm.kinematics),
+            box,
+            operator,
+            steps=steps,
+            dry_run=bool(cfg.dry_run),
+            say=say,
+            on_step=recorder,
+        )
+    _write(folder, recorder.rollout, ending)
+    _tell(folder, recorder.rollout, ending, say)
+    return ending.code
+
+
+def _propose(agent: MPC, reading: Reading) -> Proposal:
+    """One decision, with what the guard and the record want to know of it."""
+    began = time.perf_counter()
+    action = agent.act(reading.observation)
+    act_ms = 1000 * (time.perf_counter() - began)
+    plan = agent.last_plan
+    if plan is None:
+        return Proposal(action, None, "none", "; ".join(agent.events()), act_ms)
+    doubt = None if plan.uncertainty is None else float(plan.uncertainty[0].max())
+    note = f"cost {float(plan.cost[0]):7.2f}  doubt {'-' if doubt is None else f'{doubt:.2f}'}  {act_ms:4.0f} ms"
+    return Proposal(action, doubt, plan.digest(), "; ".join([note, *agent.events()]), act_ms)
+
+
+# -- preflight checks that need the configuration --------------------------------------------------------------------
+
+
+def _limits(cfg: DictConfig) -> tuple[Limits, str]:
+    limits = Limits.from_mapping(plain(cfg.guard), "guard")
+    return limits, f"{len(limits.joint_names)} joints, hash {limits.hash}"
+
+
+def _brain(cfg: DictConfig, limits: Limits | None) -> tuple[Brain, str]:
+    brain = Brain.of(cfg, str(cfg.env.task))
+    space = brain.model.action_space
+    if limits is not None:
+        space.check_compatible(ActionSpace(limits.action_low, limits.action_high, space.names, 1 / limits.period_s))
+    words = f"{brain.model_name} on {brain.model.device}, weights {brain.weights or 'none'}"
+    return brain, f"{words}; {brain.planner_name}, {brain.budget.futures} futures a plan"
+
+
+def _connect(cfg: DictConfig) -> tuple[Arm, str]:
+    settings = {str(key): value for key, value in plain(cfg.robot).items() if key != "name"}
+    kind = find(str(cfg.robot.name))
+    if issubclass(kind, SimulatedArm):
+        scene = plain(cfg.env)
+        settings |= {key: scene[key] for key in ("task", "cameras", "image_size", "variation")}
+        settings["seed"] = int(cfg.seed)
+    arm = connect(str(cfg.robot.name), **settings)
+    return arm, f"{arm.name}, {len(arm.joint_names)} joints at {arm.rate_hz:g} Hz"
+
+
+def _goal(cfg: DictConfig, arm: Arm, brain: Brain) -> tuple[tuple[Goal, dict[str, np.ndarray]], str]:
+    if str(cfg.goal) != "scene":
+        goal = picture_goal(str(cfg.goal), arm.observe().observation)
+        return (goal, dict(goal.observations[0])), f"picture {cfg.goal}"
+    if not isinstance(arm, SimulatedArm):
+        raise ValueError("goal=scene needs a simulated arm; give goal=PATH of a picture taken with the arm's camera")
+    seen = {key: value for key, value in arm.goal.items() if key != "simulator.state"}
+    _, distance = arm.judge()
+    found = f"picture from scene {int(cfg.seed)}, {100 * distance:.1f} cm away (the planner sees the picture only)"
+    return (scene_goal(arm.goal, brain.model), {**seen, "picture": arm.goal_picture()}), found
+
+
+def _rehearse(cfg: DictConfig, arm: Arm, brain: Brain, goal: Goal) -> tuple[MPC, str]:
+    """Plan once without sending: the goal fits the model, and the time a plan takes is known before anything moves."""
+    agent = brain.agent(goal, int(cfg.seed))
+    observation = arm.observe().observation
+    agent.act(observation)  # the first search also warms up
+    again = time.perf_counter()
+    agent.act(observation)
+    took = 1000 * (time.perf_counter() - again)
+    if agent.holds:
+        raise ValueError(f"the planner cannot plan from here: {agent.holds[0]}")
+    agent.reset()
+    wanted = 1000 / brain.model.action_space.rate_hz
+    slow = f", slower than the {wanted:.0f} ms of a step: an arm in real time will wait for it" if took > wanted else ""
+    return agent, f"a plan takes {took:.0f} ms{slow}; nothing was sent"
+
+
+# -- afterwards ------------------------------------------------------------------------------------------------------
+
+
+def _write(folder: Path, rollout: Rollout, ending: Ending) -> None:
+    """The rollout, its recording and how it ended; the black box is complete already."""
+    result = {
+        "ended": ending.code.name.lower(), "exit_code": int(ending.code), "reason": ending.reason,
+        "steps": ending.steps, "passed": ending.passed, "clamped": ending.clamped, "vetoed": ending.vetoed,
+        "faults": list(ending.faults), "loop": ending.report.to_dict(), **rollout.outcome,
+    }  # fmt: skip
+    rollout.outcome |= {"ended": result["ended"], "reason": ending.reason}
+    if rollout.steps:
+        rollout.save(folder / "rollout")
+        write_rrd(rollout, folder / "rollout.rrd")
+    write_json(folder / "results.json", result)
+
+
+def _tell(folder: Path, rollout: Rollout, ending: Ending, say: Callable[[str], None]) -> None:
+    say(f"\nended: {ending.code.name.lower()} after {ending.steps} steps, exit code {int(ending.code)}")
+    say(f"guard: {ending.passed} passed, {ending.clamped} clamped, {ending.vetoed} vetoed")
+    say(f"loop: {ending.report.sentence()}")
+    outcome = rollout.outcome
+    if "final_distance_cm" in outcome:
+        word = "reached" if outcome["success"] else "not reached"
+        say(
+            f"goal: {word}, {outcome['final_distance_cm']:.1f} cm away after {outcome['start_distance_cm']:.1f} cm at "
+            "the start (the simulator's word)"
+        )
+    for fault in ending.faults:
+        say(f"fault: {fault}")
+    say(f"record: {folder / 'blackbox.jsonl'}" + (f", {folder / 'rollout.rrd'}" if rollout.steps else ""))
+    say(f"next: premotor review run={folder}")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """A JSON file that appears whole or not at all."""
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished.write_text(json.dumps(value, indent=2) + "\n")
+    os.replace(unfinished, path)
+
+
+def versions() -> dict[str, str]:
+    """Of what decides a run."""
+    found = {}
+    for name in ("premotor", "torch", "mujoco", "pybullet", "mink", "numpy", "rerun-sdk"):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
