@@ -167,12 +167,27 @@ class SamplingPlanner(Planner):
         parts = anchors[:n]
         drawn = self.sample(belief, n - len(parts), generator)
         wanted = min(round(self.proposal_share * n), drawn.shape[1])
-        proposals = model.propose(latent, goal, wanted, generator) if wanted else None
+        proposals = self._proposals(model, latent, goal, wanted, generator) if wanted else None
         if proposals is not None:
-            steps = min(proposals.shape[2], self.horizon)
             # A shorter proposal is continued by the belief, so that the rest of the horizon is searched too.
-            drawn[:, :wanted, :steps] = proposals[:, :, :steps].to(drawn.dtype)
+            steps = min(proposals.shape[2], self.horizon)
+            believed, proposed = drawn[:, :wanted, :steps], proposals[:, :, :steps].to(drawn.dtype)
+            drawn[:, :wanted, :steps] = torch.where(torch.isfinite(proposed), proposed, believed)
         return torch.cat([*parts, drawn], 1).clamp(-1.0, 1.0)
+
+    def _proposals(
+        self, model: WorldModel, latent: Tensor, goal: Tensor, n: int, generator: torch.Generator
+    ) -> Tensor | None:
+        """What the prior proposes, (B, n, K, A): each environment is asked alone and with the same noise."""
+        seed = int(torch.randint(2**62, (1,), generator=generator, device=generator.device))
+        rows = []
+        for b in range(len(latent)):
+            noise = torch.Generator(device=generator.device).manual_seed(seed)
+            row = model.propose(latent[b : b + 1], goal[b : b + 1], n, noise)
+            if row is None:
+                return None
+            rows.append(row)
+        return torch.cat(rows)
 
     def _warm_start(self, warm_start: Tensor | None, rest: Tensor, batch: int) -> Tensor:
         """The first mean (B, H, A): the rest of the last plan, then rest."""

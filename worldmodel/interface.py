@@ -142,11 +142,7 @@ class WorldModel(Protocol):
         ...
 
     def propose(self, latent: Latent, goal: Latent, n: int, generator: torch.Generator | None = None) -> Tensor | None:
-        """(B, n, K, A) in [-1, 1] drawn from the learned prior, or None.
-
-        All B environments get the same noise (drawn once, expanded), so that what is proposed to one of them does not
-        depend on its neighbours in the batch.
-        """
+        """(B, n, K, A) in [-1, 1] drawn from the learned prior, or None."""
         ...
 
     def uncertainty(self, latents: Tensor) -> Tensor | None:

@@ -71,7 +71,7 @@ def write_pictures(folder: Path, cells: Sequence[Cell]) -> list[Path]:
 
 def table(results: Sequence[dict[str, Any]]) -> Table:
     """The results for people."""
-    out = Table(title="premotor bench", title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+    out = Table(title="premotor bench", title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for column in ("world", "model, planner"):
         out.add_column(column, overflow="fold")
     for column in ("success (95 %)", "end cm (start)", "ms (p99)", "futures"):

@@ -67,7 +67,7 @@ class PointMass:
         if self.proposal is None:
             return None
         believed = self.proposal(latent, goal)[:, None]
-        noise = torch.randn(1, n, *believed.shape[2:], generator=generator)
+        noise = torch.randn(len(latent), n, *believed.shape[2:], generator=generator)
         noise[:, 0] = 0.0
         return (believed + 0.1 * noise).clamp(-1.0, 1.0)
 

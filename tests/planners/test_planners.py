@@ -283,6 +283,14 @@ def test_a_good_prior_saves_futures(planner: SamplingPlanner, point: Any) -> Non
     torch.testing.assert_close(ignored.actions, without.actions)
 
 
+def test_a_prior_gone_mad_is_not_believed(point: Any) -> None:
+    mad = point(proposal=lambda latent, goal: torch.full((1, 3, 3), torch.nan))
+    plan = PLANNERS["cem"].plan(mad, HERE, GOAL, Budget(16, 3), generator=generator())
+    assert torch.isfinite(plan.elites).all()
+    assert float(plan.cost) < cost_of_rest()
+    assert plan.discarded == 0
+
+
 def test_a_narrow_dimension_is_searched_narrowly(point: Any) -> None:
     planner = CEM(horizon=5, objective=OBJECTIVE, initial_std=[0.6, 0.0, 0.6], min_std=[0.05, 0.0, 0.05], elites=30)
     plan = planner.plan(point(), HERE, GOAL, Budget(30, 3), generator=generator())
