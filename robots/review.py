@@ -31,9 +31,9 @@ def main(cfg: DictConfig) -> int:
     sound = True
     if cfg.verify or cfg.repair:
         sound = _check(folder, bool(cfg.repair), console)
-    for name, rollout in rollouts(folder):
-        console.print(f"[bold cyan]{escape(name)}[/]")
-        for line in describe(rollout):
+    for place in rollouts(folder):
+        console.print(f"[bold cyan]{escape(place.name)}[/]")
+        for line in _told(place):
             console.print(f"  {escape(line)}", soft_wrap=True)
         console.print()
     box = folder / "blackbox.jsonl"
@@ -70,10 +70,17 @@ def find(given: object) -> Path:
     return max(found, key=lambda folder: folder.stat().st_mtime)
 
 
-def rollouts(folder: Path) -> list[tuple[str, Rollout]]:
-    """The rollouts of a run, by name; a damaged one is left out and said."""
+def rollouts(folder: Path) -> list[Path]:
+    """Where the rollouts of a run lie."""
     places = [folder / "rollout", *sorted((folder / "rollouts").glob("*")), folder]
-    return [(place.name, Rollout.load(place)) for place in places if (place / "rollout.json").is_file()]
+    return [place for place in places if (place / "rollout.json").is_file()]
+
+
+def _told(place: Path) -> list[str]:
+    try:
+        return describe(Rollout.load(place))
+    except RolloutError as error:
+        return [str(error)]
 
 
 def _is_run(folder: Path) -> bool:
@@ -278,11 +285,10 @@ def _check(folder: Path, repair: bool, console: Console) -> bool:
             good, finding = viewer.repair(recording)
         tell(good, recording.name, finding)
         sound &= good
-    for place in [folder / "rollout", *sorted((folder / "rollouts").glob("*"))]:
-        if place.is_dir():
-            good, finding = _check_rollout(place)
-            tell(good, place.name, finding)
-            sound &= good
+    for place in rollouts(folder):
+        good, finding = _check_rollout(place)
+        tell(good, place.name, finding)
+        sound &= good
     console.print()
     return sound
 
@@ -290,5 +296,5 @@ def _check(folder: Path, repair: bool, console: Console) -> bool:
 def _check_rollout(place: Path) -> tuple[bool, str]:
     try:
         return True, f"whole, {_count(len(Rollout.load(place).steps), 'step')}"
-    except (RolloutError, FileNotFoundError) as error:
+    except RolloutError as error:
         return False, str(error)
