@@ -19,6 +19,7 @@ from worldmodel.data import Episodes, Windows
 from worldmodel.interface import TABLETOP, ActionSpace
 from worldmodel.losses import LossWeights, adaptation_losses, shake_colours
 from worldmodel.native import Architecture, Networks, architecture_from_dict, count_parameters
+from worldmodel.refine import refine
 from worldmodel.trainer import Schedule, Trainer
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class AdaptSettings:
     encoder: str | None = None
     name: str = "native"
     video_only: bool = False
+    refine_minutes: float = 0.0
 
 
 def settle(networks: Networks, episodes: Episodes, training: Tensor, device: torch.device) -> None:
@@ -119,6 +121,14 @@ def adapt(
     if resume and trainer.resume():
         print(f"Going on from step {trainer.step} of {out}.")
     history = trainer.run()
+    if settings.refine_minutes > 0:
+        finished, _ = checkpoint.load_networks(out)
+        finished.to(device)
+        refine(finished, episodes, training, minutes=settings.refine_minutes, seed=settings.seed, device=device)
+        finished.eval()
+        with torch.no_grad():
+            history[-1] |= measures.evaluate(finished, episodes, training, held_out, device)
+        export(finished, history)
     measures.draw_curves(history, out / "curves.png")
     return history
 
@@ -227,7 +237,7 @@ def main(cfg: DictConfig) -> int:
     import sys
 
     settings, schedule, architecture = settings_from_config(
-        cfg, encoder=None if cfg.encoder is None else str(cfg.encoder)
+        cfg, encoder=None if cfg.encoder is None else str(cfg.encoder), refine_minutes=float(cfg.refine_minutes)
     )
     history = adapt(
         settings,

@@ -1,0 +1,125 @@
+"""Refinement on stored features: with the encoder frozen, predictor and heads learn many times faster than from pixels.
+
+It also teaches the steps-to-goal head what windows of single episodes cannot: that a tool in the right place with the
+object in the wrong one is far from the goal. Such pairs come from other episodes that look alike, at the moment whose
+tool pose is nearest to the goal's.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from worldmodel.data import Episodes
+from worldmodel.native import Networks
+
+NEIGHBOURS = 48
+CANDIDATES = 24
+STRANGER_SHARE = 0.35
+NOISE = 0.1
+BATCH = 192
+STEPS = 6
+REACH = 28
+
+
+def encode_all(networks: Networks, episodes: Episodes, device: torch.device, chunk: int = 1024) -> Tensor:
+    """Features (frames, D) of every frame."""
+    networks.eval()
+    parts = []
+    with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
+        for first in range(0, len(episodes.pictures), chunk):
+            index = torch.arange(first, min(first + chunk, len(episodes.pictures)))
+            parts.append(networks.encoder(episodes.frames(index).to(device)).float().cpu())
+    return torch.cat(parts)
+
+
+def _lookalikes(features: Tensor, episodes: Episodes, training: Tensor) -> Tensor:
+    """For each training episode the indices (N, NEIGHBOURS) of those whose mean features are nearest."""
+    means = torch.stack([features[int(s) : int(s + n)].mean(0) for s, n in zip(
+        episodes.starts[training], episodes.lengths[training], strict=True)])  # fmt: skip
+    return torch.cdist(means, means).topk(NEIGHBOURS + 1, largest=False).indices[:, 1:]
+
+
+def refine(
+    networks: Networks, episodes: Episodes, training: Tensor, *, minutes: float, seed: int, device: torch.device
+) -> int:
+    """Train predictor, steps-to-goal, proposals and doubt on stored features; returns the steps taken."""
+    features = encode_all(networks, episodes, device)
+    states = networks.normalise_state(episodes.states.to(device)).cpu()
+    alike = _lookalikes(features, episodes, training)
+    parts = (networks.predictor, networks.steps_to_goal, networks.proposal, networks.doubt)
+    parameters = [parameter for part in parts for parameter in part.parameters()]
+    optimizer = torch.optim.AdamW(parameters, 1e-3, weight_decay=1e-4)
+    generator = torch.Generator().manual_seed(seed + 1)
+    a = networks.architecture
+    networks.eval()
+    step, began = 0, time.monotonic()
+    while (share := (time.monotonic() - began) / (60 * minutes)) < 1.0:
+        for group in optimizer.param_groups:
+            group["lr"] = 1e-3 * min(1.0, (step + 1) / 100) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share)))
+        own = torch.randint(len(training), (BATCH,), generator=generator)
+        episode = training[own]
+        length = episodes.lengths[episode]
+        first = (torch.rand(BATCH, generator=generator) * (length - STEPS)).long()
+        index = (episodes.starts[episode] + first)[:, None] + torch.arange(STEPS + 1)
+        goal_at = torch.minimum(first + 1 + (torch.rand(BATCH, generator=generator) * REACH).long(), length - 1)
+        goal_index = episodes.starts[episode] + goal_at
+        # A look-alike's moment with the tool nearly where the goal has it.
+        other = training[alike[own[:, None], torch.randint(NEIGHBOURS, (BATCH, CANDIDATES), generator=generator)]]
+        moment = episodes.starts[other] + (
+            torch.rand(BATCH, CANDIDATES, generator=generator) * episodes.lengths[other]
+        ).long()
+        apart = (states[moment][..., :3] - states[goal_index][:, None, :3]).square().sum(-1)
+        stranger_index = moment.gather(1, apart.argmin(1, keepdim=True))[:, 0]
+
+        z, p = features[index].to(device), states[index].to(device)
+        actions = episodes.actions[index[:, :-1]].to(device)
+        goal = features[goal_index].to(device)
+        steps = (goal_at - first).to(device)
+        zh, ph, u = z[:, 0], p[:, 0], z.new_zeros(BATCH, 1)
+        loss = z.new_zeros(())
+        rolled_z, rolled_p = [], []
+        for h in range(STEPS):
+            u = u + F.softplus(networks.doubt(zh.detach(), ph.detach(), actions[:, h]))
+            zh, ph = networks.step(zh, ph, actions[:, h])
+            error = (zh - z[:, h + 1]).square().mean(-1)
+            loss = loss + (error.mean() + 0.3 * (ph - p[:, h + 1]).square().mean()) / STEPS
+            doubt = torch.log(u[:, 0] + 1e-4) - torch.log(error.detach() + 1e-4)
+            loss = loss + 0.05 * doubt.square().mean() / STEPS
+            rolled_z.append(zh.detach())
+            rolled_p.append(ph.detach())
+
+        def noisy(x: Tensor) -> Tensor:
+            return x + NOISE * torch.randn(x.shape, generator=generator).to(x.device)
+
+        remaining = steps[:, None] - torch.arange(STEPS + 1, device=device)
+        sources = torch.cat([z, torch.stack(rolled_z, 1)], 1)
+        where = torch.cat([p, torch.stack(rolled_p, 1)], 1)
+        label = torch.cat([remaining, remaining[:, 1:]], 1)
+        strange = (torch.rand(label.shape, generator=generator) < STRANGER_SHARE).to(device)
+        wanted = torch.where(strange[..., None], features[stranger_index].to(device)[:, None], goal[:, None])
+        valid = strange | (label >= 0)
+        label = torch.where(strange, a.distance_bins - 1, label.clamp(0, a.distance_bins - 2))
+        logits = networks.steps_to_goal(noisy(sources), where, noisy(wanted.expand_as(sources)))
+        loss = loss + F.cross_entropy(logits[valid], label[valid])
+
+        mean, log_std = networks.proposal(noisy(z[:, 0]), p[:, 0], noisy(goal)).chunk(2, -1)
+        mean = mean.unflatten(-1, (a.proposal_steps, a.action_size))
+        log_std = log_std.unflatten(-1, (a.proposal_steps, a.action_size)).clamp(-3.0, 1.0)
+        taken = actions[:, : a.proposal_steps]
+        before = (steps[:, None] > torch.arange(taken.shape[1], device=device))[..., None]
+        likely = 0.5 * ((taken - mean) * torch.exp(-log_std)) ** 2 + log_std
+        loss = loss + (likely * before).sum() / (before.sum() * a.action_size).clamp(min=1)
+
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 3.0)
+        optimizer.step()
+        step += 1
+        if step % 200 == 0:
+            print(f"refine step {step}  {100 * share:.0f} %  loss {float(loss.detach()):.3f}", flush=True)
+    return step
