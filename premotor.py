@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import math
 import os
+import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
     from omegaconf import DictConfig
 
-CONFIGS = Path(__file__).parent / "configs"
-BAD_INPUT, INTERRUPTED = 2, 130
+ROOT = Path(__file__).resolve().parent
+CONFIGS = ROOT / "configs"
+FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
 
 @dataclass(frozen=True)
@@ -35,8 +39,14 @@ class Command:
 COMMANDS = {
     command.name: command
     for command in (
-        Command("demo", "robots.demo:main", "goal images in, rehearsed motion out: the main job", "premotor demo"),
-        Command("doctor", "robots.doctor:main", "what works on this machine, and how to mend the rest", "premotor doctor"),
+        Command(
+            "demo", "robots.demo:main", "goal images in, rehearsed motion out: the main job",
+            "premotor demo tasks.push=2",
+        ),
+        Command(
+            "doctor", "robots.doctor:main", "what works on this machine, and how to mend the rest",
+            "premotor doctor",
+        ),
         Command(
             "collect", "envs.collect:main", "seeded play into a LeRobotDataset v3; killed at will, it resumes",
             "premotor collect env=tabletop/push episodes=200 seed=3 out=data/play",
@@ -50,8 +60,8 @@ COMMANDS = {
             "premotor adapt data=data/play minutes=20 out=outputs/adapt/mine",
         ),
         Command(
-            "plan", "robots.rehearse:main", "one plan from one observation and one goal image",
-            "premotor plan planner=cem budget.samples=200",
+            "plan", "robots.rehearse:main", "one plan from one observation and one goal image; nothing moves",
+            "premotor plan planner=icem budget.samples=200",
         ),
         Command(
             "bench", "planners.benchmark:main", "models x planners x tasks, with intervals",
@@ -59,13 +69,16 @@ COMMANDS = {
         ),
         Command(
             "run", "robots.run:main", "an arm executes what was rehearsed, watched by the guard",
-            "premotor run robot=mujoco",
+            "premotor run robot=mujoco env=tabletop/reach dry_run=true",
         ),
         Command(
             "review", "robots.review:main", "what was imagined, what happened, and why",
             "premotor review verify=true",
         ),
-        Command("models", "worldmodel.models:main", "which brains are here, and their cards", "premotor models"),
+        Command(
+            "models", "worldmodel.models:main", "which brains are here, and their cards",
+            "premotor models action=show name=tabletop",
+        ),
     )
 }  # fmt: skip
 
@@ -74,99 +87,237 @@ class WordError(ValueError):
     """A command line that cannot be understood."""
 
 
+# -- understanding the words -------------------------------------------------------------------------------------------
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
-    """`; did you mean X?`, or what there is."""
+    """`; did you mean X?`, or what there is. A word may be misspelt, or be the end of a longer one."""
     known = list(known)
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}"
+    whole = _closest(word, {name: name for name in known}, 0.75)
+    if found := whole or _closest(_last(word), {_last(name): name for name in reversed(known)}, 0.6):
+        return f"; did you mean {found}?"
+    shown = [name for name in known if "." not in name] or known
+    return f"; known are {', '.join(shown)}" if shown else ""
 
 
-def groups() -> dict[str, list[str]]:
-    """Config groups and their choices: {`env`: [`tabletop/push`, ...], ...}."""
-    found: dict[str, list[str]] = {}
-    for path in sorted(CONFIGS.glob("*/**/*.yaml")):
-        group, *rest = path.relative_to(CONFIGS).with_suffix("").parts
-        found.setdefault(group, []).append("/".join(rest))
+def _closest(word: str, named: dict[str, str], cutoff: float) -> str | None:
+    near = difflib.get_close_matches(word, named, n=1, cutoff=cutoff)
+    return named[near[0]] if near else None
+
+
+def _last(word: str) -> str:
+    return re.split(r"[./]", word)[-1]
+
+
+@dataclass(frozen=True)
+class Group:
+    """A config group of a command: what it takes where nothing is said, and what else there is."""
+
+    default: str
+    choices: tuple[str, ...]
+
+
+def groups(command: str) -> dict[str, Group]:
+    """The command's config groups, from its defaults list and the files that lie in `configs/`."""
+    from omegaconf import DictConfig, OmegaConf
+
+    found = {}
+    root = OmegaConf.load(CONFIGS / f"{command}.yaml")
+    assert isinstance(root, DictConfig)
+    for entry in root.get("defaults", []):
+        for name, default in entry.items() if isinstance(entry, DictConfig) else ():
+            files = sorted((CONFIGS / str(name)).glob("**/*.yaml"))
+            choices = tuple(file.relative_to(CONFIGS / str(name)).with_suffix("").as_posix() for file in files)
+            found[str(name)] = Group(str(default), choices)
     return found
 
 
-def compose(command: str, overrides: Sequence[str]) -> DictConfig:
-    """The command's configuration with overrides applied; wrong words are refused with the nearest right one."""
+def compose(command: str, words: Sequence[str]) -> DictConfig:
+    """The command's configuration; a wrong choice, key or kind of value is refused with the nearest right one."""
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
     from hydra.errors import HydraException
+    from omegaconf import OmegaConf, open_dict
     from omegaconf.errors import OmegaConfBaseException
 
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        base = hydra_compose(command)
-        _check_words(command, base, overrides)
-        try:
-            return hydra_compose(command, overrides=list(overrides))
-        except (HydraException, OmegaConfBaseException) as error:
-            raise WordError(f"{command}: {str(error).splitlines()[0]}") from None
+    known = groups(command)
+    try:
+        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            parsed = [_parse(command, word, known) for word in words]
+            chosen = [word for word, override in parsed if override.key_or_group in known]
+            for word, override in parsed:
+                _check_choice(command, word, override, known)
+            base = hydra_compose(command, overrides=chosen)
+            factors = [override for _, override in parsed if _is_factor(base, override)]
+            for _, override in parsed:
+                if override.key_or_group not in known and override not in factors:
+                    _check_key(command, base, override)
+            cfg = hydra_compose(command, overrides=[word for word, override in parsed if override not in factors])
+            with open_dict(cfg):
+                for override in factors:
+                    _vary(cfg, override)
+            OmegaConf.resolve(cfg)
+            return cfg
+    except (HydraException, OmegaConfBaseException) as error:
+        raise WordError(f"{command}: {str(error).splitlines()[0]}") from None
 
 
-def _check_words(command: str, base: DictConfig, overrides: Sequence[str]) -> None:
+def _parse(command: str, word: str, known: dict[str, Group]) -> tuple[str, Override]:
+    """A word as Hydra reads it; `model=PATH` is short for `model.name=PATH`."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    if "=" not in word and not word.startswith("~"):
+        name = word.lstrip("-")
+        raise WordError(
+            f"{command}: {word!r} is no key=value; say {name or 'key'}=... ({command} --help lists the keys)"
+        )
+    key, _, value = word.partition("=")
+    if key == "model" and "model" in known and value not in known["model"].choices and ("/" in value or ":" in value):
+        word = f"model.name={value}"
+    try:
+        override = OverridesParser.create().parse_override(word)
+    except HydraException as error:
+        reason = str(error).splitlines()[0]
+        raise WordError(f"{command}: {word!r} cannot be read ({reason}); quote the value: '{key}=\"...\"'") from None
+    if override.is_sweep_override():
+        raise WordError(f"{command}: {word!r} looks like a list; a list is written {key}=[{value}]")
+    return word, override
+
+
+def _check_choice(command: str, word: str, override: Override, known: dict[str, Group]) -> None:
+    group, choice = override.key_or_group, override.value()
+    if group not in known:
+        return
+    if choice not in known[group].choices:
+        said = word.partition("=")[2]
+        raise WordError(f"{command}: {group} has no choice {said!r}{nearest(said, known[group].choices)}")
+
+
+def _check_key(command: str, base: DictConfig, override: Override) -> None:
+    """The key exists, and its value is of the kind of its default."""
+    from omegaconf import DictConfig
+
+    key, node = override.key_or_group, base
+    parts = key.split(".")
+    for depth, part in enumerate(parts):
+        if not isinstance(node, DictConfig):
+            outer, inner = ".".join(parts[:depth]), ".".join(parts[depth:])
+            whole = f"; set it whole, {outer}={{{inner}: ...}}" if node is None else ""
+            raise WordError(f"{command}: {outer} is {_value(node)} and has no key {inner!r}{whole}")
+        if part not in node:
+            if override.is_add():
+                return
+            outer = ".".join(parts[:depth])
+            there = [f"{outer}.{name}" for name in node] if outer else _keys(base)
+            raise WordError(f"{command} has no key {key!r}{nearest(key, there)}")
+        node = node[part]
+    if not override.is_delete():
+        _check_kind(command, override, node)
+
+
+def _check_kind(command: str, override: Override, default: Any) -> None:
+    from omegaconf import ListConfig
+
+    value: Any = override.value()
+    if default is None or (isinstance(value, str) and "${" in value):
+        return
+    if isinstance(default, bool):
+        good, kind = isinstance(value, bool), "true or false"
+    elif isinstance(default, int):
+        good, kind = isinstance(value, int) and not isinstance(value, bool), "a whole number"
+    elif isinstance(default, float):
+        good, kind = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value), "a number"
+    elif isinstance(default, ListConfig):
+        good, kind = isinstance(value, list), "a list"
+    else:
+        return
+    if not good:
+        key = override.key_or_group
+        raise WordError(f"{command}: {key}={_value(value)} is not {kind}; its default is {_value(default)}")
+
+
+def _keys(node: DictConfig, before: str = "") -> Iterator[str]:
+    """Every key, outer ones first, inner ones dotted."""
+    from omegaconf import DictConfig
+
+    yield from (f"{before}{key}" for key in node)
+    for key, value in node.items():
+        if isinstance(value, DictConfig):
+            yield from _keys(value, f"{before}{key}.")
+
+
+def _is_factor(base: DictConfig, override: Override) -> bool:
+    """Whether this is one factor of a variation that is only named so far: `env.variation.light_strength=[0.5,0.7]`."""
+    from omegaconf import OmegaConf
+
+    outer, _, factor = override.key_or_group.rpartition(".")
+    return bool(factor) and _last(outer) == "variation" and isinstance(OmegaConf.select(base, outer), str)
+
+
+def _vary(cfg: DictConfig, override: Override) -> None:
+    """The named variation as {base: name, factor: value}; the world itself knows which factors there are."""
     from omegaconf import DictConfig, OmegaConf
 
-    known_groups = groups()
-    used = {name for name in known_groups if name in base}
-    for word in overrides:
-        key, equals, value = word.partition("=")
-        if not equals:
-            raise WordError(f"{command}: {word!r} is no key=value{nearest(word, [f'{k}=...' for k in base])}")
-        key = key.lstrip("+~")
-        if key in used and not value.startswith(("{", "[")):
-            # A key that is both a group and a choice inside it (model=tabletop) is read as the group.
-            if value not in known_groups[key]:
-                raise WordError(f"{command}: {key} has no choice {value!r}{nearest(value, known_groups[key])}")
-            continue
-        node: Any = base
-        parts = key.split(".")
-        for depth, part in enumerate(parts):
-            if not isinstance(node, DictConfig) or part not in node:
-                if isinstance(node, DictConfig) and word.startswith("+"):
-                    break
-                where = ".".join(parts[:depth])
-                choices = [f"{where}.{k}" if where else str(k) for k in node] if isinstance(node, DictConfig) else []
-                raise WordError(f"{command} has no key {key!r}{nearest(key, choices)}")
-            node = node[part] if not OmegaConf.is_missing(node, part) else None
-            if isinstance(node, str | int | float | None) and depth + 1 < len(parts):
-                raise WordError(f"{command}: {'.'.join(parts[: depth + 1])} is a single value, not a group of keys")
-            if key.startswith("env.variation."):
-                break  # one of many factors; `Variation.of` names the nearest
+    outer, _, factor = override.key_or_group.rpartition(".")
+    here = OmegaConf.select(cfg, outer)
+    if not isinstance(here, DictConfig):
+        OmegaConf.update(cfg, outer, {"base": here})
+    OmegaConf.update(cfg, f"{outer}.{factor}", override.value())
+
+
+# -- answering ---------------------------------------------------------------------------------------------------------
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    debug = os.environ.get("PREMOTOR_DEBUG") == "1"
-    if not words or words[0] in ("-h", "--help", "help"):
-        _show_commands()
-        return 0
-    name, *overrides = words
     try:
-        if name not in COMMANDS:
-            raise WordError(f"premotor has no command {name!r}{nearest(name, COMMANDS)}")
-        if any(word in ("-h", "--help") for word in overrides):
-            _show_help(COMMANDS[name])
-            return 0
-        cfg = compose(name, overrides)
-        module, _, function = COMMANDS[name].target.partition(":")
-        return int(getattr(importlib.import_module(module), function)(cfg))
+        return _answer(words)
     except KeyboardInterrupt:
         print("Stopped by Ctrl-C; what was finished is kept.", file=sys.stderr)
         return INTERRUPTED
-    except (ValueError, FileNotFoundError) as error:
-        if debug:
+    except BrokenPipeError:
+        # Whoever read our output has seen enough (`premotor models | head`).
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except (ValueError, OSError, RuntimeError, ModuleNotFoundError) as error:
+        if os.environ.get("PREMOTOR_DEBUG") == "1":
             raise
-        print(f"premotor: {' '.join(str(error).split())}", file=sys.stderr)
-        return BAD_INPUT
-    except RuntimeError as error:
-        if debug:
-            raise
-        print(f"premotor {name} failed: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
+        print(f"premotor: {_sentence(error)}", file=sys.stderr)
+        return BAD_INPUT if isinstance(error, ValueError | FileNotFoundError) else FAILED
+
+
+def _answer(words: list[str]) -> int:
+    helped = [word for word in words if word in ("-h", "--help", "help")]
+    name, *overrides = [word for word in words if word not in helped] or [""]
+    if not name:
+        _show_commands()
+        return 0
+    if name not in COMMANDS:
+        raise WordError(f"there is no command {name!r}{nearest(name, COMMANDS)}")
+    cfg = compose(name, overrides)
+    if helped:
+        _show_help(COMMANDS[name], cfg)
+        return 0
+    module, _, function = COMMANDS[name].target.partition(":")
+    return int(getattr(importlib.import_module(module), function)(cfg))
+
+
+def _sentence(error: Exception) -> str:
+    """An error on one line; what no room of ours has said for people comes with the way to see where."""
+    said = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, ModuleNotFoundError):
+        return f"{said}; `make setup` installs what is missing"
+    last = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    place = Path(last.tb_frame.f_code.co_filename) if last else ROOT
+    ours = place.is_relative_to(ROOT) and ".venv" not in place.relative_to(ROOT).parts
+    return said if ours else f"{said} (PREMOTOR_DEBUG=1 shows where)"
+
+
+# -- help --------------------------------------------------------------------------------------------------------------
 
 
 def _show_commands() -> None:
@@ -174,45 +325,70 @@ def _show_commands() -> None:
     from rich.table import Table
 
     console = Console()
-    console.print("[bold]premotor[/bold]: a robot rehearses an action in a learned world model before it performs it.\n")
-    table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+    console.print("\n[bold]premotor[/]: a robot rehearses an action in a learned world model before it performs it.\n")
+    table = Table(box=None, padding=(0, 2, 0, 2), show_header=False)
     for command in COMMANDS.values():
         table.add_row(f"[bold cyan]{command.name}[/]", command.about)
     console.print(table)
-    console.print("\n[dim]premotor COMMAND --help[/dim] shows a command's keys, groups and an example.")
+    console.print(
+        "\npremotor COMMAND [green]group=choice key=value[/] ...; "
+        "[bold]premotor COMMAND --help[/] shows what may be said.\n"
+    )
 
 
-def _show_help(command: Command) -> None:
-    from omegaconf import DictConfig, OmegaConf
+def _show_help(command: Command, cfg: DictConfig) -> None:
+    from omegaconf import DictConfig
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    console = Console()
-    base = compose(command.name, [])
-    console.print(f"[bold]premotor {command.name}[/bold]: {command.about}\n")
-    console.print(f"  [green]{escape(command.example)}[/green]\n")
-    known = {name: choices for name, choices in groups().items() if name in base}
+    console = Console(highlight=False)
+    console.print(f"\n[bold]premotor {command.name}[/]: {command.about}\n\n  [green]{escape(command.example)}[/]\n")
+    known = groups(command.name)
     if known:
         table = Table(box=None, padding=(0, 2, 0, 2), show_header=False)
-        for name, choices in known.items():
-            table.add_row(f"[bold cyan]{name}[/]", escape(" | ".join(choices)))
-        console.print("[bold]groups[/bold] (group=choice)")
+        for name, group in known.items():
+            shown = (f"[bold]{escape(c)}[/]" if c == group.default else escape(c) for c in group.choices)
+            inner = cfg.get(name)
+            table.add_row(f"[bold cyan]{name}[/]", " | ".join(shown))
+            if isinstance(inner, DictConfig):
+                table.add_row("", f"[dim]{escape(' '.join(_short(f'{name}.{key}', inner[key]) for key in inner))}[/]")
+        console.print("[bold]groups[/], group=choice, or group.key=value for one key of a choice (default bold)")
         console.print(table)
+        console.print()
     table = Table(box=None, padding=(0, 2, 0, 2), show_header=False)
-    for key, value in base.items():
-        if key in known and isinstance(value, DictConfig):
-            value = OmegaConf.to_container(value)
-            assert isinstance(value, dict)
-            for inner, number in value.items():
-                table.add_row(f"[cyan]{key}.{inner}[/]", escape(str(number)))
-        elif isinstance(value, DictConfig):
-            for inner, number in value.items():
-                table.add_row(f"[cyan]{key}.{inner}[/]", escape(str(number)))
-        else:
-            table.add_row(f"[cyan]{key}[/]", escape(str(value)))
-    console.print("[bold]keys[/bold] (key=value) and their defaults")
+    notes = _notes(CONFIGS / f"{command.name}.yaml")
+    for name, group in known.items():
+        notes = _notes(CONFIGS / name / f"{group.default}.yaml") | notes
+    for key, value in cfg.items():
+        if key not in known:
+            table.add_row(f"[cyan]{key}[/]", escape(_value(value)), f"[dim]{escape(notes.get(str(key), ''))}[/]")
+    console.print("[bold]keys[/], key=value, and their defaults")
     console.print(table)
+    console.print()
+
+
+def _notes(path: Path) -> dict[str, str]:
+    """What the comments of a config file say about its keys."""
+    return dict(re.findall(r"^(\w+):[^#\n]*#\s*(.+)$", path.read_text(), re.MULTILINE))
+
+
+def _value(value: Any) -> str:
+    """A value as it would be typed."""
+    from omegaconf import OmegaConf
+
+    plain: Any = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+    if isinstance(plain, dict):
+        return "{" + ", ".join(f"{key}: {_value(inner)}" for key, inner in plain.items()) + "}"
+    if isinstance(plain, list):
+        return "[" + ",".join(map(_value, plain)) + "]"
+    return {"None": "null", "True": "true", "False": "false"}.get(str(plain), str(plain))
+
+
+def _short(key: str, value: Any) -> str:
+    """key=value, or the key alone where the value is long."""
+    text = _value(value)
+    return f"{key}={text}" if len(text) <= 24 else key
 
 
 if __name__ == "__main__":
