@@ -18,7 +18,13 @@ from worldmodel import checkpoint, measures
 from worldmodel.data import Episodes, Windows
 from worldmodel.interface import TABLETOP, ActionSpace
 from worldmodel.losses import LossWeights, adaptation_losses, shake_colours
-from worldmodel.native import Architecture, Networks, architecture_from_dict, count_parameters
+from worldmodel.native import (
+    Architecture,
+    Networks,
+    architecture_from_dict,
+    architecture_to_dict,
+    count_parameters,
+)
 from worldmodel.refine import refine
 from worldmodel.trainer import Schedule, Trainer
 
@@ -78,14 +84,18 @@ def adapt(
     if episodes.image_size != architecture.image_size:
         raise ValueError(
             f"the data's pictures are {episodes.image_size} px, the model's {architecture.image_size} px; "
-            "collect with env.image_size= or set model.image_size="
+            "collect with env.image_size= or set architecture.image_size="
+        )
+    if episodes.states.shape[1] != architecture.state_size:
+        raise ValueError(
+            f"the data's observation.state has {episodes.states.shape[1]} numbers, the model takes "
+            f"{architecture.state_size}; set architecture.state_size="
         )
     training, held_out = episodes.split(settings.held_out, settings.seed)
     torch.manual_seed(settings.seed)
     networks = Networks(architecture).to(device=device, memory_format=torch.channels_last)
     if settings.encoder is not None:
-        pretrained, _ = checkpoint.load_networks(checkpoint.locate(settings.encoder))
-        networks.encoder.load_state_dict(pretrained.encoder.state_dict())
+        _start_from(networks, settings.encoder)
     _fit_statistics(networks, episodes, training)
 
     def losses(generator: torch.Generator) -> dict[str, Tensor]:
@@ -116,6 +126,16 @@ def adapt(
         seed=settings.seed,
         bf16=bf16,
         device=device,
+        recipe={
+            "windows_per_batch": settings.windows_per_batch,
+            "window_steps": settings.window_steps,
+            "goal_reach": settings.goal_reach,
+            "held_out": settings.held_out,
+            "colour_jitter": settings.colour_jitter,
+            "video_only": settings.video_only,
+            "data": episodes.fingerprints,
+            "architecture": architecture_to_dict(architecture),
+        },
     )
     out.mkdir(parents=True, exist_ok=True)
     if resume and trainer.resume():
@@ -131,6 +151,19 @@ def adapt(
         export(finished, history)
     measures.draw_curves(history, out / "curves.png")
     return history
+
+
+def _start_from(networks: Networks, encoder: str) -> None:
+    """Take over a pretrained encoder; one of other sizes is refused."""
+    pretrained, _ = checkpoint.load_networks(checkpoint.locate(encoder))
+    for size in ("cameras", "image_size", "features", "keypoints"):
+        own, other = getattr(networks.architecture, size), getattr(pretrained.architecture, size)
+        if own != other:
+            raise ValueError(
+                f"the encoder {encoder} was trained with {size}={other}, here it is {own}; "
+                f"set architecture.{size} alike or pretrain again"
+            )
+    networks.encoder.load_state_dict(pretrained.encoder.state_dict())
 
 
 def blind(windows: Windows) -> Windows:

@@ -30,7 +30,12 @@ class CheckpointError(ValueError):
 def resolve_device(device: str) -> torch.device:
     """`auto` takes CUDA, then MPS, then the CPU."""
     if device != "auto":
-        return torch.device(device)
+        try:
+            chosen = torch.device(device)
+            torch.empty(0, device=chosen)
+        except (RuntimeError, AssertionError) as error:
+            raise ValueError(f"device={device} is not here ({str(error).splitlines()[0]}); say device=auto") from None
+        return chosen
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
@@ -72,6 +77,8 @@ def read_card(folder: Path) -> dict[str, Any]:
         card = json.loads(path.read_text())
     except json.JSONDecodeError as error:
         raise CheckpointError(f"{path} is damaged ({error.msg} at line {error.lineno})") from None
+    except UnicodeDecodeError:
+        raise CheckpointError(f"{path} is damaged (it is no text)") from None
     if not isinstance(card, dict) or card.get("format") != FORMAT:
         found = card.get("format") if isinstance(card, dict) else type(card).__name__
         raise CheckpointError(f"{path} is a foreign card (format {found!r}); {FORMAT!r} is read here")
@@ -83,7 +90,11 @@ def locate(name: str) -> Path:
     if name.startswith("hf:"):
         from huggingface_hub import snapshot_download
 
-        return Path(snapshot_download(name.removeprefix("hf:"), allow_patterns=[WEIGHTS, CARD]))
+        try:
+            return Path(snapshot_download(name.removeprefix("hf:"), allow_patterns=[WEIGHTS, CARD]))
+        except Exception as error:  # the hub's client has a dozen kinds, none of them with a sentence of one line
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise CheckpointError(f"{name} could not be fetched: {reason}") from None
     if (SHIPPED / name / CARD).exists():
         return SHIPPED / name
     folder = Path(name)
@@ -93,9 +104,8 @@ def locate(name: str) -> Path:
 
     near = difflib.get_close_matches(name, shipped_models(), n=1)
     hint = f"; did you mean {near[0]}?" if near else ""
-    raise CheckpointError(
-        f"no model is called {name!r} and there is no such folder (shipped: {', '.join(shipped_models()) or 'none'}){hint}"
-    )
+    known = ", ".join(shipped_models()) or "none"
+    raise CheckpointError(f"no model is called {name!r} and there is no such folder (shipped: {known}){hint}")
 
 
 def load_networks(folder: Path) -> tuple[Networks, dict[str, Any]]:
@@ -122,6 +132,9 @@ def load_networks(folder: Path) -> tuple[Networks, dict[str, Any]]:
             )
         if not torch.isfinite(tensors[name].float()).all():
             raise CheckpointError(f"{path}: {name} holds NaN or infinity; the checkpoint is damaged")
+    foreign = sorted(set(tensors) - set(own))
+    if foreign:
+        raise CheckpointError(f"{path} also holds {foreign[0]}, which the card's architecture does not have")
     networks.load_state_dict({name: tensors[name].to(own[name].dtype) for name in own})
     return networks, card
 
@@ -136,7 +149,10 @@ def load(name: str | Path, device: str = "auto", action_space: ActionSpace | Non
     """
     folder = locate(str(name))
     networks, card = load_networks(folder)
-    space = ActionSpace.from_dict(card["action_space"])
+    try:
+        space = ActionSpace.from_dict(card.get("action_space") or {})
+    except ValueError as error:
+        raise CheckpointError(f"{folder / CARD}: {error}") from None
     if action_space is not None:
         space.check_compatible(action_space)
     return NativeModel(networks, space, name=str(card.get("name", folder.name)), device=resolve_device(device))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,11 +71,11 @@ class Episodes:
         self.cameras = tuple(cameras)
         self.action_space = action_space
         parts = [_read(Path(root), self.cameras, action_space) for root in roots]
-        sizes = {part["pictures"].shape[1:] for part in parts}
-        if len(sizes) > 1:
-            raise DatasetError(f"the datasets' pictures differ in size: {', '.join(map(str, sorted(sizes)))}")
-        single = len(parts) == 1
-        self.pictures = parts[0]["pictures"] if single else np.concatenate([p["pictures"] for p in parts])
+        for name in ("pictures", "states"):
+            sizes = {part[name].shape[1:] for part in parts}
+            if len(sizes) > 1:
+                raise DatasetError(f"the datasets' {name} differ in size: {', '.join(map(str, sorted(sizes)))}")
+        self.pictures = _Joined([part["pictures"] for part in parts])
         self.states = torch.from_numpy(np.concatenate([p["states"] for p in parts]))
         self.actions = torch.from_numpy(np.concatenate([p["actions"] for p in parts]))
         truths = [p["truth"] for p in parts]
@@ -134,6 +135,26 @@ class Episodes:
         )
 
 
+class _Joined:
+    """Arrays read as one along their first axis, without copying them into memory."""
+
+    def __init__(self, arrays: Sequence[np.ndarray]) -> None:
+        self.arrays = arrays
+        self.ends = np.cumsum([len(array) for array in arrays])
+        self.shape = (int(self.ends[-1]), *arrays[0].shape[1:])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        out = np.empty((len(rows), *self.shape[1:]), self.arrays[0].dtype)
+        owner = np.searchsorted(self.ends, rows, side="right")
+        for number, array in enumerate(self.arrays):
+            mine = owner == number
+            out[mine] = array[rows[mine] - (self.ends[number] - len(array))]
+        return out
+
+
 def _read(root: Path, cameras: tuple[str, ...], action_space: ActionSpace) -> dict[str, Any]:
     info_path = root / "meta/info.json"
     if not info_path.exists():
@@ -147,21 +168,25 @@ def _read(root: Path, cameras: tuple[str, ...], action_space: ActionSpace) -> di
         raise DatasetError(f"{info_path} is damaged ({error.msg} at line {error.lineno})") from None
     if not str(info.get("codebase_version", "")).startswith("v3"):
         raise DatasetError(f"{root} is a LeRobotDataset {info.get('codebase_version')}; version v3.0 is read here")
+    missing = [name for name in ("features", "fps", "total_frames", "video_path") if info.get(name) is None]
+    if missing:
+        raise DatasetError(f"{info_path} is damaged or foreign: it says nothing of {missing[0]}")
     features = info["features"]
     for camera in cameras:
-        key = f"observation.images.{camera}"
-        if key not in features:
-            has = [name for name in features if name.startswith("observation.images.")]
-            raise DatasetError(f"{root} has no {key}; it has {', '.join(has) or 'no pictures'}")
+        _check_camera(root, features, f"observation.images.{camera}")
+    if len({tuple(features[f"observation.images.{camera}"]["shape"]) for camera in cameras}) > 1:
+        raise DatasetError(f"the cameras {', '.join(cameras)} of {root} differ in size")
     for key in ("observation.state", "action"):
         if key not in features:
             raise DatasetError(f"{root} has no {key}")
-    if features["action"]["shape"] != [action_space.size]:
+    if list(features["action"]["shape"]) != [action_space.size]:
         raise DatasetError(
             f"{root} has actions of {features['action']['shape'][0]} numbers; the action space has {action_space.size}"
         )
     if abs(float(info["fps"]) - action_space.rate_hz) > 1e-6:
-        raise DatasetError(f"{root} was recorded at {info['fps']} Hz; the action space is at {action_space.rate_hz:g} Hz")
+        raise DatasetError(
+            f"{root} was recorded at {info['fps']} Hz; the action space is at {action_space.rate_hz:g} Hz"
+        )
     table = _table(root, info)
     states = _column(root, table, "observation.state")
     physical = _column(root, table, "action")
@@ -189,6 +214,17 @@ def _read(root: Path, cameras: tuple[str, ...], action_space: ActionSpace) -> di
     }
 
 
+def _check_camera(root: Path, features: dict[str, Any], key: str) -> None:
+    if key not in features:
+        has = [name for name in features if name.startswith("observation.images.")]
+        raise DatasetError(f"{root} has no {key}; it has {', '.join(has) or 'no pictures'}")
+    height, width, channels = features[key]["shape"]
+    if height != width or channels != 3:
+        raise DatasetError(f"{root}: {key} is {height} x {width} x {channels}; square colour pictures are read here")
+    if features[key]["dtype"] != "video":
+        raise DatasetError(f"{root}: {key} is stored as {features[key]['dtype']}s; datasets with videos are read here")
+
+
 def _table(root: Path, info: dict[str, Any]) -> pa.Table:
     files = sorted((root / "data").glob("chunk-*/file-*.parquet"))
     try:
@@ -200,6 +236,8 @@ def _table(root: Path, info: dict[str, Any]) -> pa.Table:
         raise DatasetError(
             f"{root} is truncated: meta/info.json promises {info['total_frames']} frames, data/ holds {table.num_rows}"
         )
+    if not table.num_rows:
+        raise DatasetError(f"{root} is empty; collect some episodes first")
     return table
 
 
@@ -234,13 +272,15 @@ def _pictures(
         if pictures.shape == shape:
             return pictures
     cache.parent.mkdir(exist_ok=True)
+    _clear_leftovers(cache.parent)
+    needed, free = int(np.prod(shape)), shutil.disk_usage(cache.parent).free
+    if needed > free:
+        raise DatasetError(f"decoding {root} needs {needed / 1e9:.1f} GB beside it; {free / 1e9:.1f} GB are free")
     temporary = cache.with_suffix(f".{os.getpid()}.part")
     pictures = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
-    rows = pa.concat_tables(
-        [pq.read_table(f) for f in sorted((root / "meta/episodes").glob("chunk-*/file-*.parquet"))]
-    ).sort_by("episode_index")
     starts = np.concatenate([[0], np.cumsum(lengths)])
     try:
+        rows = _episode_rows(root, len(lengths))
         for number, camera in enumerate(cameras):
             _decode_camera(root, info, rows, f"observation.images.{camera}", starts, pictures[:, number])
     except BaseException:
@@ -249,6 +289,26 @@ def _pictures(
     pictures.flush()
     os.replace(temporary, cache)
     return np.load(cache, mmap_mode="r")
+
+
+def _clear_leftovers(folder: Path) -> None:
+    """Half-written caches of processes that were killed."""
+    for part in folder.glob("*.part"):
+        owner = part.name.split(".")[-2]
+        if not (owner.isdigit() and Path(f"/proc/{owner}").exists()):
+            part.unlink(missing_ok=True)
+
+
+def _episode_rows(root: Path, episodes: int) -> pa.Table:
+    """One row an episode: in which video file it lies and when it begins there."""
+    files = sorted((root / "meta/episodes").glob("chunk-*/file-*.parquet"))
+    try:
+        rows = pa.concat_tables([pq.read_table(file) for file in files]).sort_by("episode_index")
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DatasetError(f"{root}/meta/episodes is truncated or damaged ({str(error).splitlines()[0]})") from None
+    if rows.num_rows != episodes:
+        raise DatasetError(f"{root} is truncated: meta/episodes knows {rows.num_rows} episodes, data/ holds {episodes}")
+    return rows
 
 
 def _decode_camera(
@@ -264,21 +324,29 @@ def _decode_camera(
         by_file.setdefault((chunk[episode], file[episode]), []).append(episode)
     for (chunk_index, file_index), episodes in track(by_file.items(), description=f"decode {key}", transient=True):
         path = root / info["video_path"].format(video_key=key, chunk_index=chunk_index, file_index=file_index)
-        frames = _decode_file(path)
-        for episode in episodes:
-            first = round(begin[episode] * info["fps"])
-            length = starts[episode + 1] - starts[episode]
-            if first + length > len(frames):
-                raise DatasetError(f"{path} is truncated: episode {episode} needs frames up to {first + length}")
-            out[starts[episode] : starts[episode + 1]] = frames[first : first + length]
+        firsts = [round(begin[episode] * info["fps"]) for episode in episodes]
+        lengths = [int(starts[episode + 1] - starts[episode]) for episode in episodes]
+        # Where each frame of the file belongs; -1: to no episode.
+        place = np.full(max(first + length for first, length in zip(firsts, lengths, strict=True)), -1)
+        for episode, first, length in zip(episodes, firsts, lengths, strict=True):
+            place[first : first + length] = np.arange(starts[episode], starts[episode + 1])
+        seen = _decode_file(path, place, out)
+        if seen < len(place):
+            raise DatasetError(f"{path} is truncated: it has {seen} frames, its episodes need {len(place)}")
 
 
-def _decode_file(path: Path) -> np.ndarray:
+def _decode_file(path: Path, place: np.ndarray, out: np.ndarray) -> int:
+    """Decode a video frame by frame, frame n to out[place[n]]; returns how many there were."""
     import av
 
+    seen = 0
     try:
         with av.open(str(path)) as container:
             container.streams.video[0].thread_count = 1
-            return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
-    except (av.error.FFmpegError, ValueError) as error:
+            for frame in container.decode(video=0):
+                if seen < len(place) and place[seen] >= 0:
+                    out[place[seen]] = frame.to_ndarray(format="rgb24")
+                seen += 1
+    except (av.error.FFmpegError, ValueError, IndexError) as error:
         raise DatasetError(f"{path} is truncated or no video ({error})") from None
+    return seen

@@ -80,7 +80,8 @@ def adaptation_losses(networks: Networks, windows: Windows, generator: torch.Gen
     count, frames = windows.states.shape[:2]
     steps = frames - 1
     width = networks.architecture.features
-    encoded = networks.encoder(torch.cat([windows.pictures.flatten(0, 1), windows.goal_pictures])).float()
+    pictures = torch.cat([windows.pictures.flatten(0, 1), windows.goal_pictures])
+    encoded = networks.encoder(pictures).float()
     z, goal = encoded[: count * frames].view(count, frames, width), encoded[count * frames :]
     p = networks.normalise_state(windows.states)
     goal_p = networks.normalise_state(windows.goal_states)
@@ -112,8 +113,7 @@ def adaptation_losses(networks: Networks, windows: Windows, generator: torch.Gen
 
     losses["distance"] = _distance_loss(networks, windows, z, p, future_z, future_p, goal, generator)
     losses["proposal"] = _proposal_loss(networks, windows, z, p, goal, generator)
-    losses["sketch"] = _sketch_loss(networks, encoded, torch.cat([windows.pictures.flatten(0, 1), windows.goal_pictures]),
-                                    generator)  # fmt: skip
+    losses["sketch"] = _sketch_loss(networks, encoded, pictures, generator)
 
     # For people: a few frames a batch are enough, and their gradient ends at the features.
     few = slice(0, count * frames, max(1, frames))
@@ -162,7 +162,7 @@ def _distance_loss(
 def _proposal_loss(
     networks: Networks, windows: Windows, z: Tensor, p: Tensor, goal: Tensor, generator: torch.Generator
 ) -> Tensor:
-    """Likelihood, from every frame of the window, of the actions that led to the goal, as far as they come before it."""
+    """Likelihood, from every frame of the window, of the actions that led to the goal, up to the goal."""
     a = networks.architecture
     frames, steps = z.shape[1], a.proposal_steps
     wanted = goal[:, None].expand_as(z)

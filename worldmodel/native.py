@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from worldmodel.interface import ActionSpace, Observation
 
-
+# Side of the coarse colour map that features are made to draw.
 SKETCH = 16
 
 
@@ -214,6 +214,8 @@ class NativeModel:
         batch, samples, horizon, _ = actions.shape
         if latent.shape[0] != batch:
             raise ValueError(f"{latent.shape[0]} latents but actions for {batch} environments")
+        if actions.shape[-1] != self.action_space.size:
+            raise ValueError(f"{self.name} takes actions of {self.action_space.size} numbers; got {actions.shape[-1]}")
         z, p, u = self._split(latent)
         z, p, u = (part[:, None].expand(-1, samples, -1).reshape(batch * samples, -1) for part in (z, p, u))
         flat = actions.reshape(batch * samples, horizon, -1)
@@ -320,4 +322,3 @@ def architecture_from_dict(values: dict[str, object]) -> Architecture:
 def count_parameters(networks: nn.Module) -> int:
     """How many numbers were trained."""
     return sum(parameter.numel() for parameter in networks.parameters())
-

@@ -30,9 +30,10 @@ def encode_all(networks: Networks, episodes: Episodes, device: torch.device, chu
     """Features (frames, D) of every frame."""
     networks.eval()
     parts = []
+    count = int(episodes.lengths.sum())
     with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
-        for first in range(0, len(episodes.pictures), chunk):
-            index = torch.arange(first, min(first + chunk, len(episodes.pictures)))
+        for first in range(0, count, chunk):
+            index = torch.arange(first, min(first + chunk, count))
             parts.append(networks.encoder(episodes.frames(index).to(device)).float().cpu())
     return torch.cat(parts)
 
@@ -70,9 +71,10 @@ def refine(
         goal_index = episodes.starts[episode] + goal_at
         # A look-alike's moment with the tool nearly where the goal has it.
         other = training[alike[own[:, None], torch.randint(NEIGHBOURS, (BATCH, CANDIDATES), generator=generator)]]
-        moment = episodes.starts[other] + (
-            torch.rand(BATCH, CANDIDATES, generator=generator) * episodes.lengths[other]
-        ).long()
+        moment = (
+            episodes.starts[other]
+            + (torch.rand(BATCH, CANDIDATES, generator=generator) * episodes.lengths[other]).long()
+        )
         apart = (states[moment][..., :3] - states[goal_index][:, None, :3]).square().sum(-1)
         stranger_index = moment.gather(1, apart.argmin(1, keepdim=True))[:, 0]
 

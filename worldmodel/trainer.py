@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 import math
 import os
+import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -54,6 +56,7 @@ class Trainer:
         evaluate: (module with averaged weights) -> figures to log.
         export: (averaged module, history) -> None; writes what planning can load.
         out: folder of the run.
+        recipe: what else decides the run (data, sizes, weights); a run goes on only under the same.
     """
 
     def __init__(
@@ -70,8 +73,10 @@ class Trainer:
         seed: int,
         bf16: bool,
         device: torch.device,
+        recipe: Mapping[str, Any] | None = None,
     ) -> None:
         self.module, self.losses, self.weights, self.schedule = module, losses, weights, schedule
+        self.recipe = {**asdict(schedule), **weights, "seed": seed, "bf16": bf16, **(recipe or {})}
         self.evaluate, self.export, self.settle = evaluate, export, settle
         self.out, self.bf16, self.device = out, bf16, device
         self.generator = torch.Generator().manual_seed(seed)
@@ -86,33 +91,33 @@ class Trainer:
     # -- running ---------------------------------------------------------------------------------------------------
 
     def run(self) -> list[dict[str, float]]:
-        """Train to the end of the schedule; Ctrl-C saves and stops. Returns the history of evaluations."""
+        """Train to the end of the schedule; Ctrl-C or SIGTERM saves and stops. Returns the history of evaluations."""
         from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
         columns = (
             TextColumn("train"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(),
             TextColumn("{task.fields[words]}"),
         )  # fmt: skip
-        with Progress(*columns) as progress:
+        with Progress(*columns) as progress, _Asked() as asked:
             bar = progress.add_task("", total=1000, completed=int(1000 * self.progress()), words="")
-            try:
-                while self.progress() < 1.0:
-                    self._advance()
-                    if self.step % 10 == 0:
-                        words = f"step {self.step}  {self.step / max(self.seconds, 1e-9):.1f}/s  " + "  ".join(
-                            f"{name} {self._smooth[name]:.3f}" for name in ("rollout", "distance") if name in self._smooth
-                        )
-                        progress.update(bar, completed=int(1000 * self.progress()), words=words)
-                    if self.step % self.schedule.evaluate_every == 0:
-                        self._evaluate(progress.console.print)
-                    if self.step % self.schedule.save_every == 0:
-                        self.save()
-            except KeyboardInterrupt:
-                self.save()
-                raise
-        self._evaluate(print)
+            while self.progress() < 1.0:
+                self._advance()
+                if self.step % 10 == 0:
+                    progress.update(bar, completed=int(1000 * self.progress()), words=self._words())
+                if self.step % self.schedule.evaluate_every == 0:
+                    self._evaluate(progress.console.print)
+                if asked.to_stop or self.step % self.schedule.save_every == 0:
+                    self.save()
+                if asked.to_stop:
+                    raise KeyboardInterrupt
+        if not self.history or self.history[-1]["step"] != self.step:
+            self._evaluate(print)
         self.save()
         return self.history
+
+    def _words(self) -> str:
+        shown = [f"{name} {self._smooth[name]:.3f}" for name in ("rollout", "distance") if name in self._smooth]
+        return "  ".join([f"step {self.step}", f"{self.step / max(self.seconds, 1e-9):.1f}/s", *shown])
 
     def progress(self) -> float:
         """Share of the run that is done."""
@@ -159,8 +164,9 @@ class Trainer:
                 figures |= self.evaluate(self.module)
             self.history = [row for row in self.history if row["step"] < self.step] + [figures]
             say("  ".join(f"{name} {value:.4g}" for name, value in figures.items()))
-            with (self.out / "history.jsonl").open("w") as file:
-                file.writelines(json.dumps(row) + "\n" for row in self.history)
+            temporary = self.out / f".history.{os.getpid()}.part"
+            temporary.write_text("".join(json.dumps(row) + "\n" for row in self.history))
+            os.replace(temporary, self.out / "history.jsonl")
             self.export(self.module, self.history)
 
     # -- saving ----------------------------------------------------------------------------------------------------
@@ -177,14 +183,14 @@ class Trainer:
             "position": {"step": self.step, "seconds": self.seconds},
             "smooth": self._smooth,
             "history": self.history,
-            "schedule": asdict(self.schedule),
+            "recipe": self.recipe,
         }
         temporary = self.out / f".state.{os.getpid()}.part"
         torch.save(state, temporary)
         os.replace(temporary, self.out / "state.pt")
 
     def resume(self) -> bool:
-        """Go on from the last save if there is one; a damaged one is refused."""
+        """Go on from the last save if there is one; a damaged one, or one of another recipe, is refused."""
         path = self.out / "state.pt"
         if not path.exists():
             return False
@@ -192,10 +198,14 @@ class Trainer:
             state = torch.load(path, map_location=self.device, weights_only=True)
         except Exception as error:
             raise ValueError(f"{path} is damaged ({type(error).__name__}); delete it or say resume=false") from None
-        if state["schedule"] != asdict(self.schedule):
-            changed = [k for k, v in asdict(self.schedule).items() if state["schedule"].get(k) != v]
+        if not isinstance(state, dict) or "recipe" not in state:
+            raise ValueError(f"{path} was not written by this version; delete it or say resume=false")
+        before = state["recipe"]
+        changed = [name for name in {**self.recipe, **before} if before.get(name) != self.recipe.get(name)]
+        if changed:
+            name = changed[0]
             raise ValueError(
-                f"{self.out} was trained with {changed[0]}={state['schedule'].get(changed[0])}; "
+                f"{self.out} was trained with {name}={before.get(name)}, now it is {self.recipe.get(name)}; "
                 "choose another out= or the same settings"
             )
         self.module.load_state_dict(state["module"])
@@ -206,6 +216,32 @@ class Trainer:
         self.step, self.seconds = int(state["position"]["step"]), float(state["position"]["seconds"])
         self._smooth, self.history = state["smooth"], state["history"]
         return True
+
+
+class _Asked:
+    """Notes a wish to stop (SIGINT, SIGTERM), so that it is obeyed between steps and what is saved is a whole step.
+
+    A second one is obeyed at once. Outside the main thread, where Python allows no handlers, nothing is caught.
+    """
+
+    def __init__(self) -> None:
+        self.to_stop = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> _Asked:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def _note(self, *_: object) -> None:
+        if self.to_stop:
+            raise KeyboardInterrupt
+        self.to_stop = True
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
 
 class _Swapped:

@@ -1,0 +1,86 @@
+"""Checkpoints come back as they were, and what is damaged or foreign is refused by name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from worldmodel import checkpoint, load
+from worldmodel.interface import TABLETOP, ActionSpace
+
+
+@pytest.fixture
+def saved(model, tmp_path: Path) -> Path:
+    checkpoint.save(tmp_path / "mine", model.networks, TABLETOP, {"name": "mine"}, half=False)
+    return tmp_path / "mine"
+
+
+def test_a_model_comes_back_as_it_was(model, saved, observation) -> None:
+    again = load(saved, "cpu", TABLETOP)
+    assert again.name == "mine"
+    torch.testing.assert_close(again.encode(observation), model.encode(observation))
+
+
+def test_half_precision_is_near(model, tmp_path, observation) -> None:
+    checkpoint.save(tmp_path / "half", model.networks, TABLETOP, {}, half=True)
+    near = load(tmp_path / "half", "cpu").encode(observation)
+    torch.testing.assert_close(near, model.encode(observation), atol=0.1, rtol=0.1)
+
+
+def test_a_truncated_file_is_refused(saved) -> None:
+    weights = saved / checkpoint.WEIGHTS
+    weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+    with pytest.raises(checkpoint.CheckpointError, match="truncated or damaged"):
+        load(saved, "cpu")
+
+
+def test_a_foreign_card_is_refused(saved) -> None:
+    (saved / checkpoint.CARD).write_text(json.dumps({"format": "somebody else 3"}))
+    with pytest.raises(checkpoint.CheckpointError, match="foreign card"):
+        load(saved, "cpu")
+
+
+def test_a_half_written_card_is_refused(saved) -> None:
+    text = (saved / checkpoint.CARD).read_text()
+    (saved / checkpoint.CARD).write_text(text[: len(text) // 2])
+    with pytest.raises(checkpoint.CheckpointError, match="damaged"):
+        load(saved, "cpu")
+
+
+def test_a_card_of_other_weights_is_refused(saved) -> None:
+    card = json.loads((saved / checkpoint.CARD).read_text())
+    card["architecture"]["features"] = 32
+    (saved / checkpoint.CARD).write_text(json.dumps(card))
+    with pytest.raises(checkpoint.CheckpointError, match="the card's architecture wants"):
+        load(saved, "cpu")
+
+
+def test_nan_in_the_weights_is_refused(model, tmp_path) -> None:
+    with torch.no_grad():
+        model.networks.predictor.enter.bias[0] = float("nan")
+    checkpoint.save(tmp_path / "nan", model.networks, TABLETOP, {}, half=False)
+    with pytest.raises(checkpoint.CheckpointError, match="NaN"):
+        load(tmp_path / "nan", "cpu")
+
+
+def test_another_action_space_is_refused(saved) -> None:
+    other = ActionSpace(TABLETOP.low, TABLETOP.high, TABLETOP.names, 15.0)
+    with pytest.raises(ValueError, match="15 Hz"):
+        load(saved, "cpu", other)
+
+
+def test_a_name_that_is_nothing_lists_what_is_shipped() -> None:
+    with pytest.raises(checkpoint.CheckpointError, match="tabletop"):
+        load("tabeltop")
+
+
+def test_the_shipped_model_loads_and_is_small() -> None:
+    folder = checkpoint.SHIPPED / "tabletop"
+    card = checkpoint.read_card(folder)
+    assert load("tabletop", "cpu", TABLETOP).architecture.cameras == ("front",)
+    assert all(file.stat().st_size <= 16 * 2**20 for file in folder.iterdir())
+    assert card["data"][0]["recipe"]["seed"] < 10_000
+    assert card["training"]["command"].startswith("premotor adapt")

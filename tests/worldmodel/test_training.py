@@ -1,0 +1,104 @@
+"""Training learns, resumes exactly, does not collapse, and says when it cannot."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.worldmodel.conftest import SMALL
+from worldmodel import load
+from worldmodel.adapt import AdaptSettings, adapt
+from worldmodel.losses import contrast_loss, spread_loss
+from worldmodel.pretrain import VIDEO_WEIGHTS
+from worldmodel.trainer import Schedule
+
+
+def train(data: Path, out: Path, steps: int, *, total: int | None = None, resume: bool = True, **extra):
+    schedule = Schedule(steps=total or steps, warmup_steps=10, evaluate_every=steps, save_every=steps)
+    settings = AdaptSettings(
+        data=(str(data),), out=str(out), windows_per_batch=16, window_steps=3, goal_reach=8, held_out=0.2, **extra
+    )
+    return adapt(settings, schedule, SMALL, bf16=False, resume=resume)
+
+
+def test_it_learns_and_what_it_writes_loads(tiny_dataset, tmp_path) -> None:
+    history = train(tiny_dataset, tmp_path / "run", 60, total=180)
+    assert history[-1]["contrast"] < history[0]["contrast"]
+    assert history[-1]["readout"] < history[0]["readout"]
+    assert history[-1]["rank"] > 3
+    model = load(tmp_path / "run", "cpu")
+    assert model.architecture == SMALL
+    assert (tmp_path / "run/curves.png").stat().st_size > 10_000
+    card = json.loads((tmp_path / "run/card.json").read_text())
+    assert card["data"][0]["fingerprint"]
+    assert card["measured"]["step"] == 180
+
+
+def test_a_run_cut_in_two_is_bit_for_bit_the_run_in_one(tiny_dataset, tmp_path, monkeypatch) -> None:
+    whole = train(tiny_dataset, tmp_path / "whole", 6, total=12)
+    import worldmodel.trainer as trainer
+
+    advance = trainer.Trainer._advance
+
+    def interrupted(self) -> None:
+        if self.step == 9:  # after the save at step 6, before the end
+            raise KeyboardInterrupt
+        advance(self)
+
+    monkeypatch.setattr(trainer.Trainer, "_advance", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny_dataset, tmp_path / "cut", 6, total=12)
+    monkeypatch.undo()
+    resumed = train(tiny_dataset, tmp_path / "cut", 6, total=12)
+    for a, b in zip(whole, resumed, strict=True):
+        assert {k: v for k, v in a.items() if k != "minutes"} == {k: v for k, v in b.items() if k != "minutes"}
+
+
+def test_video_alone_trains_an_encoder_that_adaptation_starts_from(tiny_dataset, tmp_path) -> None:
+    settings = AdaptSettings(
+        data=(str(tiny_dataset),), out=str(tmp_path / "video"), windows_per_batch=8, window_steps=3, goal_reach=8,
+        held_out=0.2, video_only=True,
+    )  # fmt: skip
+    adapt(settings, Schedule(steps=4, evaluate_every=4, save_every=4), SMALL, weights=VIDEO_WEIGHTS, bf16=False)
+    pretrained = load(tmp_path / "video", "cpu").networks.encoder.state_dict()
+    history = train(tiny_dataset, tmp_path / "run", 1, encoder=str(tmp_path / "video"))
+    started = load(tmp_path / "run", "cpu").networks.encoder.state_dict()
+    assert history
+    change = (started["join.weight"] - pretrained["join.weight"]).abs().max()
+    assert change < 0.05  # one careful step away, not a fresh start
+
+
+def test_other_settings_do_not_resume_a_run(tiny_dataset, tmp_path) -> None:
+    train(tiny_dataset, tmp_path / "run", 2)
+    with pytest.raises(ValueError, match="was trained with steps=2"):
+        train(tiny_dataset, tmp_path / "run", 3)
+
+
+def test_a_damaged_state_is_refused(tiny_dataset, tmp_path) -> None:
+    train(tiny_dataset, tmp_path / "run", 2)
+    state = tmp_path / "run/state.pt"
+    state.write_bytes(state.read_bytes()[:1000])
+    with pytest.raises(ValueError, match="damaged"):
+        train(tiny_dataset, tmp_path / "run", 2)
+
+
+def test_spread_is_least_for_a_normal_cloud() -> None:
+    generator = torch.Generator().manual_seed(0)
+    normal = torch.randn(512, 16, generator=generator)
+    collapsed = torch.ones(512, 1) * torch.randn(1, 16, generator=generator)
+    on_a_line = torch.randn(512, 1, generator=generator).expand(-1, 16)
+
+    def loss(features: torch.Tensor) -> float:
+        return float(spread_loss(features, torch.Generator().manual_seed(1)))
+
+    assert loss(normal) < 0.2 * loss(collapsed)
+    assert loss(normal) < 0.5 * loss(on_a_line)
+
+
+def test_contrast_knows_the_right_moment() -> None:
+    candidates = torch.randn(20, 8, generator=torch.Generator().manual_seed(0))
+    right, wrong = torch.arange(5), torch.arange(5, 10)
+    assert contrast_loss(candidates[:5], candidates, right) < 0.1 < contrast_loss(candidates[:5], candidates, wrong)
