@@ -289,6 +289,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _answer(words: list[str]) -> int:
+    if words[:1] == ["--version"]:
+        from importlib.metadata import version
+
+        print(version("premotor"))
+        return 0
     helped = [word for word in words if word in ("-h", "--help", "help")]
     name, *overrides = [word for word in words if word not in helped] or [""]
     if not name:
