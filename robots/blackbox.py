@@ -6,6 +6,7 @@ from one that was altered; `repair` drops a broken tail and says so in the recor
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -34,25 +35,46 @@ class BlackBox:
         """
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = open(self.path, "xb")  # noqa: SIM115 - closed in close()
+        self._file = open(self.path, "xb", buffering=0)  # noqa: SIM115 - closed in close()
         self._seal = _FIRST_SEAL
         self._lines = 0
+        self._bytes = 0
         self.write("header", format=FORMAT, **header)
 
     def write(self, kind: str, **values: Any) -> None:
-        """Add a line and put it on disk; arrays become lists, numbers that are not finite become words."""
-        body = {"line": self._lines, "kind": kind, "monotonic_s": time.monotonic(), "wall_s": time.time(), **values}
-        self._file.write(_sealed(_plain(body), self._seal))
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._seal = _seal_of(_plain(body), self._seal)
+        """Add a line and put it on disk; arrays become lists, numbers that are not finite become words.
+
+        Raises:
+            OSError: the line could not be written; the record ends before it.
+        """
+        stamps = {"monotonic_s": time.monotonic(), "wall_s": time.time()}
+        body = _plain({"line": self._lines, "kind": kind, **stamps, **values})
+        line = _sealed(body, self._seal)
+        try:
+            rest = memoryview(line)
+            while rest:
+                rest = rest[self._file.write(rest) or 0 :]
+            os.fsync(self._file.fileno())
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._file.fileno(), self._bytes)
+                self._file.seek(self._bytes)
+            raise
+        self._seal = _seal_of(body, self._seal)
         self._lines += 1
+        self._bytes += len(line)
 
     def close(self, **values: Any) -> None:
         """Add the end line, which `verify` looks for. Safe to call twice."""
         if not self._file.closed:
-            self.write("end", **values)
-            self._file.close()
+            try:
+                self.write("end", **values)
+            finally:
+                self._file.close()
+
+    def abandon(self) -> None:
+        """Close without an end line: the record is what is on disk."""
+        self._file.close()
 
     def __enter__(self) -> Self:
         return self

@@ -6,6 +6,7 @@ to its end (a second at most) and then holds. Whatever ends the loop, the arm is
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -212,8 +213,13 @@ def drive(
         code, reason = Exit.STOPPED, f"stopped by the operator in step {done}"
     except Exception as error:  # whatever a driver, a planner or a full disk does, the arm is wound down
         code, reason = Exit.FAULT, f"{type(error).__name__} in step {done}: {error}"
-    say(f"{prefix}ending: {reason}")
-    faults = wind_down(arm, stop, reason, moves=not dry_run, say=say)
+
+    def tell(words: str) -> None:
+        with contextlib.suppress(Exception):  # who cannot be told must not keep the arm from being parked
+            say(words)
+
+    tell(f"{prefix}ending: {reason}")
+    faults = wind_down(arm, stop, reason, moves=not dry_run, say=tell)
     if faults and code is not Exit.FAULT:
         code, reason = Exit.FAULT, f"{reason}; then {faults[0]}"
     faults += _note_end(box, code, reason, stop, report)
@@ -263,5 +269,7 @@ def _note_end(box: BlackBox, code: Exit, reason: str, stop: SoftwareStop, report
             box.write("stop", stage=Stage(stage).name.lower(), reason=why)
         box.close(code=int(code), outcome=code.name.lower(), reason=reason, loop=report.to_dict())
     except OSError as error:
+        with contextlib.suppress(OSError):
+            box.abandon()
         return [f"the end of the run could not be recorded: {error}"]
     return []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -9,7 +11,14 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# Ctrl-C, a polite kill, a terminal that was closed.
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+
+
+def shout(line: str) -> None:
+    """Say a line from inside a signal handler, where buffered printing may be in the middle of another line."""
+    with contextlib.suppress(OSError):
+        os.write(2, f"{line}\n".encode())
 
 
 class Operator:
@@ -19,7 +28,7 @@ class Operator:
     thinking and nothing moves) a second one breaks off the thought. Otherwise further signals are answered in words.
     """
 
-    def __init__(self, say: Callable[[str], None] = print) -> None:
+    def __init__(self, say: Callable[[str], None] = shout) -> None:
         self.stop_requested = False
         self._say = say
         self._interruptible = False

@@ -6,6 +6,7 @@ how it ended: 0 done, 3 refused in preflight, 4 vetoed, 5 stopped by the operato
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -38,10 +39,12 @@ def main(cfg: DictConfig) -> int:
     console = Console(highlight=False)
 
     def say(line: str) -> None:
-        console.print(line, markup=False, soft_wrap=True)
+        # A reader that went away (a closed terminal, `| head`) is no reason to leave an arm unparked.
+        with contextlib.suppress(OSError):
+            console.print(line, markup=False, soft_wrap=True)
 
     folder = output_folder(cfg.out, "run")
-    with Operator(say) as operator:
+    with Operator() as operator:
         return int(_run(cfg, folder, operator, say))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -39,6 +40,23 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
 def test_every_line_is_plain_json(tmp_path: Path) -> None:
     for line in write(tmp_path / "box.jsonl").read_text().splitlines():
         json.loads(line, parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
+
+
+def test_a_line_that_does_not_fit_on_the_disk_leaves_no_half(tmp_path: Path) -> None:
+    box = BlackBox(tmp_path / "box.jsonl")
+    size = (tmp_path / "box.jsonl").stat().st_size
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size + 100, hard))
+        with pytest.raises(OSError, match="too large"):
+            box.write("step", words="x" * 500)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
+    box.write("step", words="y")
+    box.close()
+    assert blackbox.verify(tmp_path / "box.jsonl").complete
 
 
 def test_a_record_is_never_overwritten(tmp_path: Path) -> None:

@@ -185,7 +185,7 @@ def test_the_same_question_has_the_same_answer() -> None:
     np.testing.assert_array_equal(first.target.joints, again.target.joints)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     seed=st.integers(0, 10_000),
     action=st.lists(st.floats(-0.6, 0.6), min_size=7, max_size=7),
@@ -211,7 +211,7 @@ anything = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     asked=st.one_of(
         anything,

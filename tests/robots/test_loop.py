@@ -171,6 +171,15 @@ def test_a_second_ctrl_c_breaks_off_a_planner_that_hangs(bench: Bench) -> None:
     bench.assert_parked_and_released()
 
 
+def test_an_audience_that_left_does_not_keep_the_arm_from_being_parked(bench: Bench) -> None:
+    def deaf(line: str) -> None:
+        raise BrokenPipeError
+
+    ending = bench.drive(gentle, say=deaf)
+    assert ending.code is Exit.FAULT
+    bench.assert_parked_and_released()
+
+
 class FailingArm(MujocoArm):
     """The arm loses its bus after some ticks."""
 
@@ -199,17 +208,15 @@ def test_an_arm_that_fails_is_left_held_not_released(tmp_path: Path) -> None:
 def test_a_full_disk_is_a_fault_and_the_arm_is_wound_down(bench: Bench) -> None:
     operator = Operator(bench.said.append)
     with BlackBox(bench.path) as box:
-        write = box.write
 
         def full(kind: str, **values: Any) -> None:
-            if kind == "step":
-                raise OSError(28, "No space left on device")
-            write(kind, **values)
+            raise OSError(28, "No space left on device")
 
         box.write = full  # type: ignore[method-assign]
         guard = Guard(LIMITS, bench.arm.kinematics)
         ending = drive(bench.arm, gentle, guard, box, operator, steps=4, say=bench.said.append)
     assert ending.code is Exit.FAULT
     assert "No space left" in ending.reason
-    assert not [line for line in bench.record if line["kind"] == "sent"]
-    bench.assert_parked_and_released()
+    assert "could not be recorded" in ending.faults[-1]
+    assert [line["kind"] for line in bench.record] == ["header"]
+    np.testing.assert_allclose(bench.arm.observe().observation["observation.joints"], bench.arm.park_joints, atol=0.01)
