@@ -338,6 +338,7 @@ def _decode_camera(
 def _decode_file(path: Path, place: np.ndarray, out: np.ndarray) -> int:
     """Decode a video frame by frame, frame n to out[place[n]]; returns how many there were."""
     import av
+    from av.error import FFmpegError
 
     seen = 0
     try:
@@ -347,6 +348,6 @@ def _decode_file(path: Path, place: np.ndarray, out: np.ndarray) -> int:
                 if seen < len(place) and place[seen] >= 0:
                     out[place[seen]] = frame.to_ndarray(format="rgb24")
                 seen += 1
-    except (av.error.FFmpegError, ValueError, IndexError) as error:
+    except (FFmpegError, ValueError, IndexError) as error:
         raise DatasetError(f"{path} is truncated or no video ({error})") from None
     return seen

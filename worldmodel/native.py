@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -303,9 +304,9 @@ class NativeModel:
         return state.to(self.device)
 
 
-def architecture_to_dict(architecture: Architecture) -> dict[str, object]:
+def architecture_to_dict(architecture: Architecture) -> dict[str, Any]:
     """For a checkpoint's card."""
-    return asdict(architecture) | {"cameras": list(architecture.cameras)}
+    return {**asdict(architecture), "cameras": list(architecture.cameras)}
 
 
 def architecture_from_dict(values: dict[str, object]) -> Architecture:

@@ -84,3 +84,4 @@ def test_the_shipped_model_loads_and_is_small() -> None:
     assert all(file.stat().st_size <= 16 * 2**20 for file in folder.iterdir())
     assert card["data"][0]["recipe"]["seed"] < 10_000
     assert card["training"]["command"].startswith("premotor adapt")
+    assert not Path(card["training"]["settings"]["out"]).is_absolute()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.worldmodel.conftest import SMALL
+from tests.worldmodel.test_data import rewrite_column
 from worldmodel import load
 from worldmodel.adapt import AdaptSettings, adapt
 from worldmodel.losses import contrast_loss, spread_loss
@@ -69,6 +71,23 @@ def test_video_alone_trains_an_encoder_that_adaptation_starts_from(tiny_dataset,
     assert history
     change = (started["join.weight"] - pretrained["join.weight"]).abs().max()
     assert change < 0.05  # one careful step away, not a fresh start
+
+
+def test_video_alone_reads_no_action(tiny_dataset, tmp_path) -> None:
+    """The same video with other actions gives the same encoder, bit for bit."""
+    other = tmp_path / "other"
+    shutil.copytree(tiny_dataset, other)
+    rewrite_column(other, "action", lambda values: -0.5 * values)
+    encoders = []
+    for data in (tiny_dataset, other):
+        out = tmp_path / f"of-{data.name}"
+        settings = AdaptSettings(
+            data=(str(data),), out=str(out), windows_per_batch=8, window_steps=3, held_out=0.2, video_only=True
+        )
+        adapt(settings, Schedule(steps=3, evaluate_every=3, save_every=3), SMALL, weights=VIDEO_WEIGHTS, bf16=False)
+        encoders.append(load(out, "cpu").networks.encoder.state_dict())
+    for name, value in encoders[0].items():
+        assert value.equal(encoders[1][name]), name
 
 
 def test_other_settings_do_not_resume_a_run(tiny_dataset, tmp_path) -> None:
