@@ -24,7 +24,9 @@ def main() -> int:
     environment = os.environ | {"PATH": f"{ROOT / '.venv/bin'}:{os.environ['PATH']}"}
     for command in commands:
         began = time.monotonic()
-        done = subprocess.run(command, shell=True, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, shell=True, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+        )
         print(f"{'ok  ' if done.returncode == 0 else 'FAIL'} {time.monotonic() - began:5.1f} s  {command}")
         if done.returncode != 0:
             print(done.stdout[-2000:], done.stderr[-2000:], file=sys.stderr)

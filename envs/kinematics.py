@@ -5,6 +5,9 @@ takes the same steps for many arms in closed form (the program's solution while 
 simulator as a brain needs joint targets for every imagined future. A test holds the two together.
 """
 
+# pyright: reportAttributeAccessIssue=false, reportIndexIssue=false, reportCallIssue=false
+# (mujoco is a binary module whose functions and enums no stub describes)
+
 from __future__ import annotations
 
 import mink

@@ -4,6 +4,9 @@ A scene is written into the compiled model's fields (sizes, colours, masses, lig
 compilation. Rendering goes without shadows, multisampling and reflections; docs/results.md has what that gives.
 """
 
+# pyright: reportAttributeAccessIssue=false, reportIndexIssue=false, reportCallIssue=false
+# (mujoco is a binary module whose functions and enums no stub describes)
+
 from __future__ import annotations
 
 import atexit
@@ -26,9 +29,11 @@ from envs.tabletop import (
     TABLE_CENTER,
     TABLE_HALF,
     TABLE_TEXTURES,
+    TEXTURE_REPEATS,
     WRIST,
     Camera,
     Scene,
+    table_picture,
 )
 
 OBJECT = "object"
@@ -40,27 +45,18 @@ _DISABLED_QUALITY = {"shadowsize": 0, "offsamples": 0}
 
 
 def _textures(spec: mujoco.MjSpec) -> None:
-    """One material a table texture, drawn at once from a fixed seed and tinted by the scene's brightness."""
-    rng = np.random.default_rng(7)
-    size = 128
-    grid = np.arange(size)
-    pictures = {
-        "plain": np.full((size, size), 210.0),
-        "checker": np.where(((grid[:, None] // 16) + (grid[None, :] // 16)) % 2 == 0, 225.0, 170.0),
-        "gradient": np.broadcast_to(np.linspace(160, 240, size), (size, size)),
-        "speckle": np.clip(205 + 28 * rng.standard_normal((size // 2, size // 2)).repeat(2, 0).repeat(2, 1), 0, 255),
-    }
+    """One material a table texture; the scene's brightness tints it."""
     for name in TABLE_TEXTURES:
-        picture = np.repeat(pictures[name][..., None], 3, axis=2).astype(np.uint8)
+        picture = table_picture(name)
         spec.add_texture(
             name=name,
             type=mujoco.mjtTexture.mjTEXTURE_2D,
-            width=size,
-            height=size,
+            width=picture.shape[1],
+            height=picture.shape[0],
             nchannel=3,
             data=picture.ravel().tolist(),
         )
-        material = spec.add_material(name=name, texrepeat=[1, 1] if name == "gradient" else [2, 2])
+        material = spec.add_material(name=name, texrepeat=[TEXTURE_REPEATS[name]] * 2)
         material.textures[int(mujoco.mjtTextureRole.mjTEXROLE_RGB)] = name
 
 
@@ -108,6 +104,8 @@ def build_model() -> mujoco.MjModel:
         body.add_geom(
             name=f"object_{name}",
             type=mujoco.mjtGeom.mjGEOM_BOX if kind == "box" else mujoco.mjtGeom.mjGEOM_CYLINDER,
+            # A shape compiled at its body's origin is taken to stay there; an ell's bars do not.
+            pos=[0.0, 0.01, 0.0] if name.startswith("ell") else [0.0, 0.0, 0.0],
             # The compiled bounding boxes of the broad phase stay: they must hold the largest object a scene may ask for.
             size=[OBJECT_BOUND_M] * 3,
             mass=0.025,
@@ -338,7 +336,7 @@ class BatchedFutures:
             nstep=SUBSTEPS,
             initial_warmstart=None,
         )
-        return states[:, -1], after
+        return np.asarray(states)[:, -1], after
 
     @property
     def full_size(self) -> int:

@@ -4,6 +4,9 @@ The light collision meshes (about 3000 faces in all) are what one sees; boxes an
 because primitive contacts make the simulator several times faster and grasps steadier than mesh contacts.
 """
 
+# pyright: reportAttributeAccessIssue=false, reportIndexIssue=false, reportCallIssue=false
+# (mujoco is a binary module whose functions and enums no stub describes)
+
 from __future__ import annotations
 
 import math
@@ -27,7 +30,7 @@ SERVO_DAMPING = (300.0, 300.0, 240.0, 240.0, 130.0, 130.0, 130.0)
 FINGER_STIFFNESS, FINGER_DAMPING, FINGER_FORCE = 1200.0, 40.0, 25.0
 
 # Shapes for contact: link -> (primitive, half sizes or (radius, half length), centre, euler xyz) in the link's frame.
-_CONTACT_SHAPES: dict[str, list[tuple[str, tuple[float, ...], tuple[float, ...], tuple[float, ...]]]] = {
+CONTACT_SHAPES: dict[str, list[tuple[str, tuple[float, ...], tuple[float, ...], tuple[float, ...]]]] = {
     "panda_link5": [("capsule", (0.05, 0.10), (0.0, 0.05, -0.12), (0.4, 0.0, 0.0))],
     "panda_link6": [("capsule", (0.05, 0.05), (0.05, 0.0, 0.0), (0.0, 0.0, 0.0))],
     "panda_link7": [("capsule", (0.045, 0.03), (0.0, 0.0, 0.07), (0.0, 0.0, 0.0))],
@@ -48,6 +51,23 @@ def urdf_path() -> Path:
     return Path(pybullet_data.getDataPath()) / "franka_panda" / "panda.urdf"
 
 
+def mesh_path(filename: str) -> Path:
+    """The light mesh that stands for a mesh the robot's file names."""
+    return urdf_path().parent / filename.replace("package://", "").replace("/visual/", "/collision/")
+
+
+def link_color(name: str) -> list[float]:
+    """A white arm with a dark hand: RGBA of a link."""
+    return (
+        [0.22, 0.23, 0.25, 1.0] if name in (HAND, "panda_leftfinger", "panda_rightfinger") else [0.92, 0.93, 0.95, 1.0]
+    )
+
+
+def link_inertia(mass: float) -> float:
+    """kg m^2. The file's inertias are 0.1 for every link, fingers too: a sphere of 6 cm is nearer the truth."""
+    return 0.4 * mass * 0.06**2
+
+
 def _numbers(text: str | None, default: str) -> list[float]:
     return [float(part) for part in (text or default).split()]
 
@@ -65,11 +85,10 @@ def add_panda(spec: mujoco.MjSpec, *, visuals: bool) -> None:
     Without visuals the tree has no shapes at all: the smallest model that kinematics needs.
     """
     spec.compiler.degree = False
-    path = urdf_path()
-    root = ElementTree.parse(path).getroot()
+    root = ElementTree.parse(urdf_path()).getroot()
     links = {link.attrib["name"]: link for link in root.findall("link")}
     bodies = {BASE: spec.worldbody.add_body(name=BASE)}
-    _fill_link(spec, bodies[BASE], links[BASE], path.parent, visuals)
+    _fill_link(spec, bodies[BASE], links[BASE], visuals)
     waiting = list(root.findall("joint"))
     while waiting:
         joint = next(j for j in waiting if _attribute(j, "parent", "link") in bodies)
@@ -87,7 +106,7 @@ def add_panda(spec: mujoco.MjSpec, *, visuals: bool) -> None:
         kind = joint.attrib["type"]
         if kind in ("revolute", "prismatic"):
             _add_joint(body, joint)
-        _fill_link(spec, body, links[child], path.parent, visuals)
+        _fill_link(spec, body, links[child], visuals)
     _add_servos(spec)
     couple_fingers(spec)
 
@@ -118,9 +137,7 @@ def _add_joint(body: mujoco.MjsBody, joint: ElementTree.Element) -> None:
     )
 
 
-def _fill_link(
-    spec: mujoco.MjSpec, body: mujoco.MjsBody, link: ElementTree.Element, folder: Path, visuals: bool
-) -> None:
+def _fill_link(spec: mujoco.MjSpec, body: mujoco.MjsBody, link: ElementTree.Element, visuals: bool) -> None:
     """Inertia, the mesh one sees and the primitives one touches."""
     inertial = link.find("inertial")
     if inertial is not None:
@@ -129,8 +146,7 @@ def _fill_link(
         if mass > 0:
             body.mass = mass
             body.ipos = _numbers(origin.get("xyz") if origin is not None else None, "0 0 0")
-            # The file's inertias are 0.1 kg m^2 for every link, fingers too: a sphere of 6 cm is nearer the truth.
-            body.inertia = [0.4 * mass * 0.06**2] * 3
+            body.inertia = [link_inertia(mass)] * 3
             body.explicitinertial = True
     if not visuals:
         return
@@ -140,22 +156,21 @@ def _fill_link(
         origin = visual.find("origin")
         mesh_element = visual.find("geometry/mesh")
         assert mesh_element is not None
-        file = folder / mesh_element.attrib["filename"].replace("package://", "").replace("/visual/", "/collision/")
+        file = mesh_path(mesh_element.attrib["filename"])
         if spec.mesh(file.stem) is None:
             spec.add_mesh(name=file.stem, file=str(file))
-        dark = name in ("panda_hand", "panda_leftfinger", "panda_rightfinger")
         body.add_geom(
             type=mujoco.mjtGeom.mjGEOM_MESH,
             meshname=file.stem,
             pos=_numbers(origin.get("xyz") if origin is not None else None, "0 0 0"),
             quat=_quaternion(_numbers(origin.get("rpy") if origin is not None else None, "0 0 0")),
-            rgba=[0.22, 0.23, 0.25, 1.0] if dark else [0.92, 0.93, 0.95, 1.0],
+            rgba=link_color(name),
             contype=0,
             conaffinity=0,
             group=0,
             mass=0,
         )
-    for index, (shape, size, position, euler) in enumerate(_CONTACT_SHAPES.get(name, [])):
+    for index, (shape, size, position, euler) in enumerate(CONTACT_SHAPES.get(name, [])):
         finger = "finger" in name
         body.add_geom(
             name=f"{name}_contact{index}",

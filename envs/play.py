@@ -207,7 +207,9 @@ def push_target(hand: Hand, rng: np.random.Generator, shortest: float = 0.05, lo
 def _play(hand: Hand, name: str, rng: np.random.Generator) -> Actions:
     """An endless sequence of short scripts of one kind (or of all kinds)."""
     while True:
-        kind = str(rng.choice(["random", "reach", "push", "pick"], p=[0.1, 0.15, 0.57, 0.18])) if name == "mixed" else name
+        kind = (
+            str(rng.choice(["random", "reach", "push", "pick"], p=[0.1, 0.15, 0.57, 0.18])) if name == "mixed" else name
+        )
         speed = rng.uniform(0.55, 1.0)
         yaw = rng.normal(0.0, 0.15)
         if kind == "random":

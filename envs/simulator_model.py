@@ -5,6 +5,9 @@ state, its futures are MuJoCo's, its distance is measured with a ruler. When a t
 the goal, the objective, the search or the control is at fault; when it fails only with a learned one, the learning is.
 """
 
+# pyright: reportAttributeAccessIssue=false, reportIndexIssue=false, reportCallIssue=false
+# (mujoco is a binary module whose functions and enums no stub describes)
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -66,7 +69,9 @@ class SimulatorModel:
     def encode(self, observation: Mapping[str, Any]) -> torch.Tensor:
         """(B, L) float64: scene, command and full physics of `simulator.state` (B, N)."""
         if "simulator.state" not in observation:
-            raise ValueError("the simulator as a brain needs observation['simulator.state'] (env.unwrapped.save_state())")
+            raise ValueError(
+                "the simulator as a brain needs observation['simulator.state'] (env.unwrapped.save_state())"
+            )
         states = np.asarray(observation["simulator.state"], dtype=np.float64)
         if states.ndim != 2 or states.shape[1] != self._world.state_size:
             raise ValueError(f"simulator.state should be (B, {self._world.state_size}); got {states.shape}")
@@ -77,9 +82,7 @@ class SimulatorModel:
             self._hold_scene(state)
             mujoco.mj_setState(self._world.model, self._world.data, state[_HEAD:], STATE_SPEC)
             physics = np.zeros(self._futures.full_size)
-            mujoco.mj_getState(
-                self._world.model, self._world.data, physics, int(mujoco.mjtState.mjSTATE_FULLPHYSICS)
-            )
+            mujoco.mj_getState(self._world.model, self._world.data, physics, int(mujoco.mjtState.mjSTATE_FULLPHYSICS))
             rows.append(np.concatenate([state[:_HEAD], physics]))
         return torch.from_numpy(np.stack(rows))
 
@@ -125,11 +128,11 @@ class SimulatorModel:
 
     def propose(self, latent: torch.Tensor, goal: torch.Tensor, n: int, generator: Any = None) -> None:
         """The simulator has no learned prior over actions."""
-        return None
+        return
 
     def uncertainty(self, latents: torch.Tensor) -> None:
         """The truth does not doubt itself."""
-        return None
+        return
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """Photographs (B, *X, size, size, 3) uint8 of latents (B, *X, L)."""
@@ -180,9 +183,7 @@ class SimulatorModel:
 
     def _photograph(self, row: np.ndarray) -> np.ndarray:
         self._hold_scene(row)
-        mujoco.mj_setState(
-            self._world.model, self._world.data, row[_HEAD:], int(mujoco.mjtState.mjSTATE_FULLPHYSICS)
-        )
+        mujoco.mj_setState(self._world.model, self._world.data, row[_HEAD:], int(mujoco.mjtState.mjSTATE_FULLPHYSICS))
         mujoco.mj_kinematics(self._world.model, self._world.data)
         mujoco.mj_camlight(self._world.model, self._world.data)
         return self._world.render("front", self._image_size)

@@ -72,6 +72,8 @@ IMAGE_SIZES = (64, 256)
 
 OBJECT_KINDS = ("box", "cylinder", "ell")
 TABLE_TEXTURES = ("plain", "checker", "gradient", "speckle")
+# How often a texture repeats over the table, each way.
+TEXTURE_REPEATS = {"plain": 2, "checker": 2, "gradient": 1, "speckle": 2}
 # Colours far enough from the table's and the arm's to be told apart: RGB in 0..1.
 PALETTE = (
     (0.85, 0.12, 0.10),
@@ -118,7 +120,8 @@ class Variation:
             if not value:
                 raise ValueError(f"variation.{field.name} is empty; give a range (low, high) or a tuple of choices")
             numeric = field.type == "Range"
-            if numeric and (len(value) != 2 or not all(math.isfinite(v) for v in value) or value[0] > value[1]):
+            sound = not numeric or bool(np.isfinite(np.asarray(value, dtype=np.float64)).all())
+            if numeric and (len(value) != 2 or not sound or value[0] > value[1]):
                 raise ValueError(f"variation.{field.name} is {value}; a range is (low, high) with low <= high")
         for name, allowed in (("object_kind", OBJECT_KINDS), ("table_texture", TABLE_TEXTURES)):
             foreign = [choice for choice in getattr(self, name) if choice not in allowed]
@@ -301,3 +304,18 @@ class Scene:
 
 
 SCENE_SIZE = 19
+
+
+def table_picture(name: str, size: int = 128) -> np.ndarray:
+    """One repeat of a table texture (size, size, 3) uint8, the same at every call; a scene's brightness tints it."""
+    grid = np.arange(size)
+    if name == "plain":
+        picture = np.full((size, size), 210.0)
+    elif name == "checker":
+        picture = np.where(((grid[:, None] // 16) + (grid[None, :] // 16)) % 2 == 0, 225.0, 170.0)
+    elif name == "gradient":
+        picture = np.broadcast_to(np.linspace(160, 240, size), (size, size))
+    else:
+        coarse = np.random.default_rng(7).standard_normal((size // 2, size // 2)).repeat(2, 0).repeat(2, 1)
+        picture = np.clip(205 + 28 * coarse, 0, 255)
+    return np.repeat(picture[..., None], 3, axis=2).astype(np.uint8)

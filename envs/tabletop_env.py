@@ -126,7 +126,9 @@ class TabletopEnv(gymnasium.Env[Observation, np.ndarray]):
             if not self.with_goal or self._make_goal():
                 break
         else:
-            raise RuntimeError(f"no goal for task {self.task.name} in {_GOAL_TRIES} scenes: is the variation too narrow?")
+            raise RuntimeError(
+                f"no goal for task {self.task.name} in {_GOAL_TRIES} scenes: is the variation too narrow?"
+            )
         return self.observe(), self._info(np.zeros(7, np.float32))
 
     def step(self, action: np.ndarray) -> tuple[Observation, float, bool, bool, dict[str, Any]]:

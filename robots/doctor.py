@@ -1,105 +1,178 @@
-"""`premotor doctor`: what works on this machine, in one table, and how to mend the rest."""
+"""`premotor doctor`: what works on this machine, tried and measured, and how to mend the rest.
+
+Nothing is believed from a version number: a world is drawn, a film is read back, a recording is opened, a plan is
+imagined. Each check runs in a process beside this one, because a broken driver does not raise, it crashes or hangs.
+"""
 
 from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
 import json
+import multiprocessing
+import os
 import platform
 import shutil
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+PATIENCE_S = 180.0
+ENOUGH_DISK_GB = 2.0
+FRAMES = 5
+
+
+class DoctorError(RuntimeError):
+    """A part answered, and the answer is wrong."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One part: how to try it, what to do when it does not work, whether the main job needs it."""
+
+    part: str
+    look: Callable[[], str]
+    mend: str
+    essential: bool = True
+
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the table; `essential` ones that fail make the command fail."""
+    """One line of the table."""
 
     part: str
     works: bool
     found: str
-    mend: str = ""
-    essential: bool = True
+    mend: str
+    essential: bool
 
 
-def _version(package: str) -> str:
-    return importlib.metadata.version(package)
+# -- the checks: each returns what it found, or raises ------------------------------------------------------------------
 
 
-def _python() -> Finding:
-    ok = sys.version_info[:2] == (3, 12)
-    return Finding("Python", ok, platform.python_version(), "" if ok else "use Python 3.12: make setup")
+def machine() -> str:
+    """Cores, memory and system."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    return f"{os.cpu_count()} cores, {memory:.0f} GB memory, {platform.system()} {platform.machine()}"
 
 
-def _torch() -> Finding:
+def python() -> str:
+    """The interpreter."""
+    if sys.version_info[:2] != (3, 12):
+        raise DoctorError(f"Python {platform.python_version()}; 3.12 is what everything is tried with")
+    return f"{platform.python_version()}, {sys.prefix}"
+
+
+def pytorch() -> str:
+    """A product on the device that would be taken."""
     import torch
 
-    device = "cuda: " + torch.cuda.get_device_name(0) if torch.cuda.is_available() else "cpu"
-    return Finding("PyTorch", True, f"{torch.__version__}, {device}, {torch.get_num_threads()} threads")
+    from worldmodel.checkpoint import resolve_device
+
+    device = resolve_device("auto")
+    if not torch.isfinite(torch.ones(64, 64, device=device) @ torch.ones(64, 64, device=device)).all():
+        raise DoctorError(f"a product of ones on {device} is not finite")
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return f"{torch.__version__} on {name}, {torch.get_num_threads()} threads"
 
 
-def _mujoco() -> Finding:
+def world(simulator: str, package: str) -> str:
+    """A scene of the tabletop stepped and drawn for a second at 96 px."""
     import gymnasium
 
-    import envs  # noqa: F401  registers the worlds
+    import envs
 
-    env = gymnasium.make("premotor/Tabletop-v0", with_goal=False, image_size=96, disable_env_checker=True).unwrapped
+    assert envs  # importing it registers the worlds
+    env = gymnasium.make(
+        "premotor/Tabletop-v0", simulator=simulator, image_size=96, with_goal=False, disable_env_checker=True
+    )
     env.reset(seed=0)
+    draw: Any = env.unwrapped
+    picture = draw.render(size=96)
     began, frames = time.perf_counter(), 0
     while time.perf_counter() - began < 1.0:
-        env.render(size=96)  # type: ignore[call-arg]
+        draw.render(size=96)
         frames += 1
-    rate = frames / (time.perf_counter() - began)
+    drawing = frames / (time.perf_counter() - began)
+    began, steps = time.perf_counter(), 0
+    while time.perf_counter() - began < 1.0:
+        env.step(env.action_space.sample() * 0.2)
+        steps += 1
+    acting = steps / (time.perf_counter() - began)
+    driver = _opengl() if simulator == "mujoco" else "its own renderer"
     env.close()
-    return Finding("MuJoCo", True, f"{_version('mujoco')}, draws {rate:.0f} frames/s at 96 px")
+    if picture.std() < 5:
+        raise DoctorError("the picture it draws is empty")
+    return f"{_version(package)}, {driver}: {drawing:.0f} frames/s at 96 px, {acting:.0f} steps/s with pictures"
 
 
-def _pybullet() -> Finding:
-    import pybullet
+def _opengl() -> str:
+    """Who draws, as the current OpenGL context says."""
+    from OpenGL import GL
 
-    client = pybullet.connect(pybullet.DIRECT)
-    pybullet.stepSimulation(physicsClientId=client)
-    pybullet.disconnect(client)
-    return Finding("PyBullet", True, _version("pybullet"))
+    said = GL.glGetString(GL.GL_RENDERER)
+    name = said.decode().split(" (")[0] if isinstance(said, bytes) else "an unnamed renderer"
+    return f"{os.environ.get('MUJOCO_GL', 'default').upper()} on {name}"
 
 
-def _video() -> Finding:
+def write_film(path: Path) -> np.ndarray:
+    """Frames (5, 64, 64, 3) uint8, ever brighter, as H.264."""
     import av
 
-    frames = np.zeros((4, 64, 64, 3), np.uint8)
-    frames[2] = 200
+    frames = np.stack([np.full((64, 64, 3), 40 * index + 40, np.uint8) for index in range(FRAMES)])
+    with av.open(str(path), "w") as film:
+        stream: Any = film.add_stream("libx264", rate=5)
+        stream.width = stream.height = 64
+        stream.pix_fmt = "yuv420p"
+        for frame in frames:
+            film.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        film.mux(stream.encode())
+    return frames
+
+
+def _compare(frames: np.ndarray, seen: np.ndarray) -> None:
+    if seen.shape != frames.shape or np.abs(seen.astype(int) - frames.astype(int)).max() > 20:
+        raise DoctorError("the film that is read back is not the one that was written")
+
+
+def video() -> str:
+    """A film written and read back by PyAV."""
+    import av
+
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "probe.mp4"
-        with av.open(str(path), "w") as container:
-            stream = container.add_stream("libx264", rate=5)
-            stream.width = stream.height = 64
-            stream.pix_fmt = "yuv420p"
-            for picture in frames:
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-            container.mux(stream.encode())
-        with av.open(str(path)) as container:
-            seen = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-    ok = len(seen) == 4 and seen[2].mean() > 150
-    return Finding("Video", ok, f"PyAV {_version('av')}, H.264 written and read back")
+        frames = write_film(Path(folder) / "film.mp4")
+        with av.open(str(Path(folder) / "film.mp4")) as film:
+            seen = np.stack([frame.to_ndarray(format="rgb24") for frame in film.decode(video=0)])
+    _compare(frames, seen)
+    return f"PyAV {_version('av')}: H.264 written and read back"
 
 
-def _torchcodec() -> Finding:
-    import torchcodec  # noqa: F401
+def lerobot_video() -> str:
+    """The same film read by the decoder LeRobot prefers."""
+    from torchcodec.decoders import VideoDecoder
 
-    return Finding("Video for LeRobot", True, f"torchcodec {_version('torchcodec')}", essential=False)
+    with tempfile.TemporaryDirectory() as folder:
+        frames = write_film(Path(folder) / "film.mp4")
+        decoder = VideoDecoder(str(Path(folder) / "film.mp4"), dimension_order="NHWC")
+        seen = decoder.get_frames_at(list(range(FRAMES))).data.numpy()
+    _compare(frames, seen)
+    return f"torchcodec {_version('torchcodec')}: H.264 read back"
 
 
-def _rerun() -> Finding:
+def recording() -> str:
+    """A Rerun recording written and opened again."""
     import rerun as rr
 
     with tempfile.TemporaryDirectory() as folder:
@@ -108,83 +181,144 @@ def _rerun() -> Finding:
         stream.save(path)
         stream.log("probe", rr.TextLog("works"))
         stream.disconnect()
-        size = path.stat().st_size
-    return Finding("Rerun", size > 0, f"{_version('rerun-sdk')}, recording written")
+        found = {str(entity) for entity in rr.experimental.RrdReader(path).store().schema().entity_paths()}
+    if "/probe" not in found:
+        raise DoctorError(f"what was written is not there when it is read back ({', '.join(sorted(found))})")
+    return f"{_version('rerun-sdk')}: recording written and read back"
 
 
-def _model() -> Finding:
+def model() -> str:
+    """The shipped model encodes a picture and imagines a population of futures."""
     import torch
 
     from worldmodel import load
 
-    model = load("tabletop", "cpu")
-    picture = np.zeros((1, 64, 64, 3), np.uint8)
-    latent = model.encode({"observation.images.front": picture})
-    ok = bool(torch.isfinite(latent).all())
-    return Finding("Model tabletop", ok, f"loads, latent of {latent.shape[1]} numbers")
+    brain = load("tabletop")
+    size = brain.networks.architecture.image_size
+    pictures = {key: np.full((1, size, size, 3), 128, np.uint8) for key in brain.required_keys if "images" in key}
+    with torch.inference_mode():
+        latent = brain.encode(pictures)
+        actions = torch.zeros(1, 128, 5, brain.action_space.size, device=brain.device)
+        brain.predict(latent, actions)
+        began = time.perf_counter()
+        futures = brain.predict(latent, actions)
+        finite = bool(torch.isfinite(futures).all())
+    if not finite:
+        raise DoctorError("its futures are not finite")
+    return f"loads, imagines 128 futures of 5 steps in {1000 * (time.perf_counter() - began):.0f} ms"
 
 
-def _driver(part: str, package: str, module: str, mend: str) -> Callable[[], Finding]:
-    def look() -> Finding:
-        if importlib.util.find_spec(module) is None:
-            return Finding(part, False, "driver not installed", mend, essential=False)
-        return Finding(part, True, f"{package} {_version(package)}", essential=False)
-
-    return look
-
-
-def _disk() -> Finding:
-    free = shutil.disk_usage(".").free / 1e9
-    return Finding("Disk", free > 2, f"{free:.0f} GB free", "" if free > 2 else "free some space: recordings need it")
+def driver(package: str, module: str) -> str:
+    """Whether an arm's driver is installed and can be imported; without an arm no more can be said."""
+    if importlib.util.find_spec(module) is None:
+        raise DoctorError("driver not installed")
+    importlib.import_module(module)
+    return f"{package} {_version(package)}"
 
 
-CHECKS: tuple[tuple[str, Callable[[], Finding], str], ...] = (
-    ("Python", _python, "make setup"),
-    ("PyTorch", _torch, "make setup"),
-    ("MuJoCo", _mujoco, "install libegl1 libgl1 libosmesa6, or set MUJOCO_GL=osmesa"),
-    ("PyBullet", _pybullet, "make setup (it is compiled: a C++ compiler and Python headers are needed)"),
-    ("Video", _video, "make setup"),
-    ("Video for LeRobot", _torchcodec, "install ffmpeg; without it LeRobot's own reader falls back to PyAV"),
-    ("Rerun", _rerun, "make setup"),
-    ("Model tabletop", _model, "the checkout lacks worldmodel/checkpoints/tabletop; get it again"),
-    (
-        "SO-101 (LeRobot)",
-        _driver("SO-101 (LeRobot)", "feetech-servo-sdk", "scservo_sdk", "pip install 'lerobot[feetech]'"),
-        "",
-    ),
-    ("Franka", _driver("Franka", "franky-control", "franky", "pip install franky-control"), ""),
-    ("Trossen", _driver("Trossen", "trossen-arm", "trossen_arm", "pip install trossen-arm"), ""),
-    ("Disk", _disk, ""),
-)
+def disk() -> str:
+    """Room where results would be written."""
+    free = shutil.disk_usage(Path.cwd()).free / 1e9
+    if free < ENOUGH_DISK_GB:
+        raise DoctorError(f"{free:.1f} GB free, {ENOUGH_DISK_GB:g} needed")
+    return f"{free:.0f} GB free"
 
 
-def examine() -> list[Finding]:
-    """Every check; one that raises becomes a finding that says so."""
-    findings = []
-    for part, check, mend in CHECKS:
+def _version(package: str) -> str:
+    return importlib.metadata.version(package)
+
+
+SETUP = "make setup"
+INSTALL = f"{os.path.relpath(sys.executable)} -m uv pip install"
+CHECKS = (
+    Check("Machine", machine, ""),
+    Check("Python", python, SETUP),
+    Check("PyTorch", pytorch, SETUP),
+    Check("MuJoCo", partial(world, "mujoco", "mujoco"), "apt-get install libegl1 libgl1; or libosmesa6 and MUJOCO_GL=osmesa"),
+    Check("PyBullet", partial(world, "pybullet", "pybullet"), f"{SETUP}: compiled with g++ and python3.12-dev", False),
+    Check("Video", video, SETUP),
+    Check("Video, LeRobot's", lerobot_video, "apt-get install ffmpeg; until then films are read by PyAV", False),
+    Check("Rerun", recording, SETUP),
+    Check("Model tabletop", model, "git checkout worldmodel/checkpoints"),
+    Check("Arm SO-101", partial(driver, "feetech-servo-sdk", "scservo_sdk"), f"{INSTALL} 'lerobot[feetech]'", False),
+    Check("Arm Franka", partial(driver, "franky-control", "franky"), f"{INSTALL} franky-control", False),
+    Check("Arm Trossen", partial(driver, "trossen-arm", "trossen_arm"), f"{INSTALL} trossen-arm", False),
+    Check("Disk", disk, "make room: recordings and films need it"),
+)  # fmt: skip
+
+
+# -- running them -------------------------------------------------------------------------------------------------------
+
+
+def examine(checks: tuple[Check, ...] = CHECKS, told: Callable[[str], None] = lambda part: None) -> list[Finding]:
+    """Run every check, whatever the others do; `told` hears which part is next."""
+    findings, beside = [], _beside()
+    for check in checks:
+        told(check.part)
         try:
-            findings.append(check())
+            found, works = beside.submit(check.look).result(PATIENCE_S), True
+        except BrokenProcessPool:
+            found, works = "it crashed the process that tried it", False
+            beside = _beside()
+        except TimeoutError:
+            found, works = f"no answer in {PATIENCE_S:.0f} s", False
+            _end(beside)
+            beside = _beside()
         except Exception as error:
-            words = " ".join(str(error).split())[:120]
-            essential = part not in ("Video for LeRobot",)
-            findings.append(Finding(part, False, f"{type(error).__name__}: {words}", mend, essential))
+            found, works = " ".join(str(error).split()) or type(error).__name__, False
+        findings.append(Finding(check.part, works, found[:200], "" if works else check.mend, check.essential))
+    _end(beside)
     return findings
 
 
-def main(cfg: DictConfig) -> int:
-    """`premotor doctor`."""
-    findings = examine()
-    if cfg.json:
-        print(json.dumps([asdict(finding) for finding in findings], indent=1))
-    else:
-        from rich.console import Console
-        from rich.table import Table
+def _beside() -> ProcessPoolExecutor:
+    """A process that prints nothing, to crash or hang in our place."""
+    return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=_quiet)
 
-        table = Table(title="What works here", title_justify="left")
-        for column in ("", "part", "found", "how to mend it"):
-            table.add_column(column)
-        for finding in findings:
-            sign = "[green]yes[/]" if finding.works else ("[red]no[/]" if finding.essential else "[yellow]-[/]")
-            table.add_row(sign, finding.part, finding.found, finding.mend)
-        Console().print(table)
-    return 1 if any(finding.essential and not finding.works for finding in findings) else 0
+
+def _quiet() -> None:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+
+
+def _end(beside: ProcessPoolExecutor) -> None:
+    """End its process even where it hangs."""
+    processes = list((beside._processes or {}).values())
+    beside.shutdown(wait=False, cancel_futures=True)
+    for process in processes:
+        process.kill()
+        process.join()
+
+
+def main(cfg: DictConfig) -> int:
+    """`premotor doctor`: 0 when everything essential works, 1 otherwise."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    if cfg.json:
+        findings = examine()
+        print(json.dumps([asdict(finding) for finding in findings], indent=2))
+        return _verdict(findings)
+    console = Console(highlight=False)
+    with console.status("") as status:
+        findings = examine(told=lambda part: status.update(f"trying {part} ..."))
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for column in ("", "part", "what was found", "how to mend it"):
+        table.add_column(column, overflow="fold")
+    for finding in findings:
+        sign = "[green]ok[/]" if finding.works else "[red]no[/]" if finding.essential else "[yellow]-[/]"
+        table.add_row(sign, f"[bold]{finding.part}[/]", escape(finding.found), f"[cyan]{escape(finding.mend)}[/]")
+    console.print(table)
+    broken = [finding.part for finding in findings if finding.essential and not finding.works]
+    console.print(
+        f"\n[red]The main job needs {', '.join(broken)}: mend it first.[/]"
+        if broken
+        else "\n[green]Everything the main job needs works here:[/] premotor demo. [dim]- marks what can be added.[/]"
+    )
+    return _verdict(findings)
+
+
+def _verdict(findings: list[Finding]) -> int:
+    return int(any(finding.essential and not finding.works for finding in findings))

@@ -93,7 +93,7 @@ def adapt(
         )
     training, held_out = episodes.split(settings.held_out, settings.seed)
     torch.manual_seed(settings.seed)
-    networks = Networks(architecture).to(device=device, memory_format=torch.channels_last)
+    networks = Networks(architecture).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if settings.encoder is not None:
         _start_from(networks, settings.encoder)
     _fit_statistics(networks, episodes, training)

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from worldmodel.data import Episodes
+from worldmodel.data import DatasetError, Episodes
 from worldmodel.native import Networks
 
 NEIGHBOURS = 48
@@ -39,16 +39,19 @@ def encode_all(networks: Networks, episodes: Episodes, device: torch.device, chu
 
 
 def _lookalikes(features: Tensor, episodes: Episodes, training: Tensor) -> Tensor:
-    """For each training episode the indices (N, NEIGHBOURS) of those whose mean features are nearest."""
+    """For each training episode the indices (N, up to NEIGHBOURS) of those whose mean features are nearest."""
     means = torch.stack([features[int(s) : int(s + n)].mean(0) for s, n in zip(
         episodes.starts[training], episodes.lengths[training], strict=True)])  # fmt: skip
-    return torch.cdist(means, means).topk(NEIGHBOURS + 1, largest=False).indices[:, 1:]
+    return torch.cdist(means, means).topk(min(NEIGHBOURS + 1, len(means)), largest=False).indices[:, 1:]
 
 
 def refine(
     networks: Networks, episodes: Episodes, training: Tensor, *, minutes: float, seed: int, device: torch.device
 ) -> int:
     """Train predictor, steps-to-goal, proposals and doubt on stored features; returns the steps taken."""
+    training = training[episodes.lengths[training] > STEPS]
+    if len(training) < 2:
+        raise DatasetError(f"refinement needs 2 training episodes of more than {STEPS} steps; say refine_minutes=0")
     features = encode_all(networks, episodes, device)
     states = networks.normalise_state(episodes.states.to(device)).cpu()
     alike = _lookalikes(features, episodes, training)
@@ -70,7 +73,7 @@ def refine(
         goal_at = torch.minimum(first + 1 + (torch.rand(BATCH, generator=generator) * REACH).long(), length - 1)
         goal_index = episodes.starts[episode] + goal_at
         # A look-alike's moment with the tool nearly where the goal has it.
-        other = training[alike[own[:, None], torch.randint(NEIGHBOURS, (BATCH, CANDIDATES), generator=generator)]]
+        other = training[alike[own[:, None], torch.randint(alike.shape[1], (BATCH, CANDIDATES), generator=generator)]]
         moment = (
             episodes.starts[other]
             + (torch.rand(BATCH, CANDIDATES, generator=generator) * episodes.lengths[other]).long()

@@ -90,6 +90,15 @@ def test_video_alone_reads_no_action(tiny_dataset, tmp_path) -> None:
         assert value.equal(encoders[1][name]), name
 
 
+def test_refinement_leaves_the_encoder_alone_and_needs_few_episodes(tiny_dataset, tmp_path) -> None:
+    train(tiny_dataset, tmp_path / "plain", 3)
+    train(tiny_dataset, tmp_path / "refined", 3, refine_minutes=0.01)
+    plain, refined = (load(tmp_path / name, "cpu").networks for name in ("plain", "refined"))
+    for name, value in plain.encoder.state_dict().items():
+        assert value.equal(refined.encoder.state_dict()[name]), name
+    assert not plain.steps_to_goal.enter.weight.equal(refined.steps_to_goal.enter.weight)
+
+
 def test_other_settings_do_not_resume_a_run(tiny_dataset, tmp_path) -> None:
     train(tiny_dataset, tmp_path / "run", 2)
     with pytest.raises(ValueError, match="was trained with steps=2"):
