@@ -16,7 +16,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
@@ -250,7 +250,7 @@ CHECKS = (
 # -- running them -------------------------------------------------------------------------------------------------------
 
 
-def examine(checks: tuple[Check, ...] = CHECKS, told: Callable[[str], None] = lambda part: None) -> list[Finding]:
+def examine(checks: Iterable[Check], told: Callable[[str], None] = lambda part: None) -> list[Finding]:
     """Run every check, whatever the others do; `told` hears which part is next."""
     findings, beside = [], _beside()
     for check in checks:
@@ -298,12 +298,12 @@ def main(cfg: DictConfig) -> int:
     from rich.table import Table
 
     if cfg.json:
-        findings = examine()
+        findings = examine(CHECKS)
         print(json.dumps([asdict(finding) for finding in findings], indent=2))
         return _verdict(findings)
     console = Console(highlight=False)
     with console.status("") as status:
-        findings = examine(told=lambda part: status.update(f"trying {part} ..."))
+        findings = examine(CHECKS, told=lambda part: status.update(f"trying {part} ..."))
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for column in ("", "part", "what was found", "how to mend it"):
         table.add_column(column, overflow="fold")
