@@ -158,10 +158,11 @@ def draw(rollout: Rollout, plan: PlanRecord, path: Path) -> None:
     goal = rollout.goal.get("picture", rollout.goal.get("observation.images.front"))
     frames = [] if plan.frames is None else list(plan.frames)
     shown = [("goal", goal), ("now", now), *((f"imagined, {i + 1}", frame) for i, frame in enumerate(frames))]
-    columns = 5
-    rows = -(-len(shown) // columns)
-    figure = plt.figure(figsize=(11, 2.35 * rows + 2.6), layout="constrained")
-    layout = figure.add_gridspec(2, 1, height_ratios=[2.2 * rows, 2.6])
+    rows = -(-len(shown) // 7)
+    columns = -(-len(shown) // rows)
+    side = 12.0 / columns
+    figure = plt.figure(figsize=(12.0, (side + 0.2) * rows + 2.8), layout="constrained")
+    layout = figure.add_gridspec(2, 1, height_ratios=[(side + 0.2) * rows, 2.8])
     upper = figure.add_subfigure(layout[0])
     lower = figure.add_subfigure(layout[1])
     axes = upper.subplots(rows, columns, squeeze=False)
