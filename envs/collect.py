@@ -61,6 +61,8 @@ class Recipe:
         episodes: how many; episode i is the same however many there are.
         steps_per_episode: actions in each; an episode has one frame more.
         seed: of everything random.
+        episodes_per_scene: how many episodes in a row share one scene's looks. Where nothing but places differs, a
+            learner cannot tell moments apart by colours.
     """
 
     env_id: str
@@ -69,11 +71,12 @@ class Recipe:
     episodes: int
     steps_per_episode: int
     seed: int
+    episodes_per_scene: int = 1
 
     def __post_init__(self) -> None:
         if self.policy not in POLICIES:
             raise ValueError(f"no play policy is called {self.policy!r}; known are {', '.join(POLICIES)}")
-        for name in ("episodes", "steps_per_episode"):
+        for name in ("episodes", "steps_per_episode", "episodes_per_scene"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.seed < 0:
@@ -104,7 +107,7 @@ def play_episode(env: Any, recipe: Recipe, index: int) -> Episode:
     """Episode `index` of a recipe, played in an environment made from it."""
     rng = np.random.default_rng([recipe.seed, index])
     seed = int(rng.integers(2**31))
-    observation, info = env.reset(seed=seed)
+    observation, info = env.reset(seed=seed, options=_looks(recipe, index))
     policy = make_policy(recipe.policy, env, rng)
     layout = recipe.layout()
     frames: dict[str, list[np.ndarray]] = {camera: [] for camera in layout.cameras}
@@ -133,6 +136,14 @@ def play_episode(env: Any, recipe: Recipe, index: int) -> Episode:
             "simulator": str(recipe.env.get("simulator", _ENV_DEFAULTS["simulator"])),
         },
     )
+
+
+def _looks(recipe: Recipe, index: int) -> dict[str, int] | None:
+    """What makes episode `index` look like its scene's others."""
+    if recipe.episodes_per_scene == 1:
+        return None
+    scene = index // recipe.episodes_per_scene
+    return {"looks": int(np.random.default_rng([recipe.seed, scene, 1]).integers(2**31))}
 
 
 def collect(recipe: Recipe, root: Path, workers: int = 2) -> Collected:
@@ -210,6 +221,7 @@ def _check_recipe(recipe: Recipe, root: Path) -> None:
 def _settings(recipe: dict[str, Any]) -> dict[str, Any]:
     """What must stay the same while a dataset grows."""
     same = {name: recipe[name] for name in ("env_id", "policy", "steps_per_episode", "seed")}
+    same["episodes_per_scene"] = recipe.get("episodes_per_scene", 1)
     return same | {f"env.{name}": value for name, value in (_ENV_DEFAULTS | recipe["env"]).items()}
 
 
@@ -319,6 +331,7 @@ def main(cfg: DictConfig) -> int:
         episodes=_whole(cfg, "episodes"),
         steps_per_episode=_whole(cfg, "steps_per_episode"),
         seed=_whole(cfg, "seed"),
+        episodes_per_scene=_whole(cfg, "episodes_per_scene"),
     )
     if not cfg.get("out"):
         raise ValueError("say where the dataset goes with out=DIR")

@@ -6,6 +6,7 @@ so `terminated` stays False. Everything an episode contains follows from its see
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -114,11 +115,21 @@ class TabletopEnv(gymnasium.Env[Observation, np.ndarray]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """A new scene, start and goal from the seed."""
+        """A new scene, start and goal from the seed.
+
+        `options={"looks": N}` takes everything but the object's place and yaw from seed N instead, so that episodes can
+        share one scene's looks.
+        """
         super().reset(seed=seed)
+        looks = _looks_seed(options)
         self._steps = 0
         for _ in range(_GOAL_TRIES):
             scene = Scene.draw(self.variation, self.np_random)
+            if looks is not None:
+                alike = Scene.draw(self.variation, np.random.default_rng(looks))
+                scene = dataclasses.replace(
+                    alike, object_position=scene.object_position, object_yaw=scene.object_yaw
+                )
             self.world.apply_scene(scene)
             self.world.place_arm(*tasks.start_pose(self.task, np.asarray(scene.object_position), self.np_random))
             self.world.step(np.zeros(7))  # let the object come to rest
@@ -234,3 +245,14 @@ class TabletopEnv(gymnasium.Env[Observation, np.ndarray]):
             "goal_distance_m": self.task.distance(state, thing, self.goal),
             "success": self.task.success(state, thing, self.goal, self._resting_height),
         }
+
+
+def _looks_seed(options: Mapping[str, Any] | None) -> int | None:
+    """What `reset` was asked to take the looks from; an unknown option is refused."""
+    foreign = [name for name in options or {} if name != "looks"]
+    if foreign:
+        raise ValueError(f"reset knows no option {foreign[0]!r}; known is looks")
+    looks = (options or {}).get("looks")
+    if looks is not None and (not isinstance(looks, int) or looks < 0):
+        raise ValueError(f"the option looks is {looks!r}; it is a seed, a whole number from 0 up")
+    return looks

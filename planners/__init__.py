@@ -12,6 +12,7 @@ from planners.objectives import (
     LearnedDistance,
     Objective,
     SmoothnessPenalty,
+    StateDistance,
     UncertaintyPenalty,
     default_objective,
 )
@@ -45,6 +46,7 @@ __all__ = [
     "RolloutError",
     "SamplingPlanner",
     "SmoothnessPenalty",
+    "StateDistance",
     "StepRecord",
     "UncertaintyPenalty",
     "default_objective",

@@ -76,6 +76,21 @@ class FeatureDistance:
 
 
 @dataclass(frozen=True)
+class StateDistance:
+    """The arm's own pose against the one the goal picture shows: exact where a picture is coarse."""
+
+    final: float = 1.0
+    summed: float = 0.0
+
+    def __call__(self, model: WorldModel, latents: Tensor, actions: Tensor, goal: Tensor) -> Tensor:
+        measured = latents[:, :, -1] if self.summed == 0.0 else latents
+        distance = model.state_distance(measured, goal)
+        if distance is None:  # a brain without a sense of its own pose
+            return actions.new_zeros(actions.shape[:2])
+        return self.final * distance if self.summed == 0.0 else _along(distance, self.final, self.summed)
+
+
+@dataclass(frozen=True)
 class ActionPenalty:
     """Effort: the mean square of the actions."""
 

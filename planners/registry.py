@@ -17,6 +17,7 @@ from planners.objectives import (
     LearnedDistance,
     Objective,
     SmoothnessPenalty,
+    StateDistance,
     UncertaintyPenalty,
 )
 from planners.planner import Planner
@@ -34,6 +35,7 @@ PLANNERS: dict[str, type[Planner]] = {
 TERMS: dict[str, Callable[..., Any]] = {
     "learned": LearnedDistance,
     "feature": FeatureDistance,
+    "state": StateDistance,
     "action": ActionPenalty,
     "smoothness": SmoothnessPenalty,
     "uncertainty": UncertaintyPenalty,

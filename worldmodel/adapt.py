@@ -100,8 +100,9 @@ def adapt(
 
     def losses(generator: torch.Generator) -> dict[str, Tensor]:
         windows = episodes.draw(
-            training, settings.windows_per_batch, settings.window_steps, settings.goal_reach, generator
-        )
+            training, settings.windows_per_batch, settings.window_steps, settings.goal_reach, generator,
+            twins_by_state=not settings.video_only,
+        )  # fmt: skip
         windows = _to(windows, device, settings.colour_jitter, generator)
         return adaptation_losses(networks, blind(windows) if settings.video_only else windows, generator)
 
@@ -178,11 +179,10 @@ def blind(windows: Windows) -> Windows:
 
 
 def _to(windows: Windows, device: torch.device, jitter: float, generator: torch.Generator) -> Windows:
-    pictures, goals = windows.pictures, windows.goal_pictures
-    if jitter > 0:  # one change for a window and its goal
-        both = torch.cat([pictures, goals[:, None]], 1)
-        both = shake_colours(both, generator, jitter)
-        pictures, goals = both[:, :-1], both[:, -1]
+    pictures, goals, twins = windows.pictures, windows.goal_pictures, windows.twin_pictures
+    if jitter > 0:  # one change for a window, its goal and its twin
+        all_three = shake_colours(torch.cat([pictures, goals[:, None], twins[:, None]], 1), generator, jitter)
+        pictures, goals, twins = all_three[:, :-2], all_three[:, -2], all_three[:, -1]
     return Windows(
         pictures.to(device),
         windows.states.to(device),
@@ -191,6 +191,7 @@ def _to(windows: Windows, device: torch.device, jitter: float, generator: torch.
         goals.to(device),
         windows.goal_states.to(device),
         windows.goal_steps.to(device),
+        twins.to(device),
     )
 
 
@@ -272,10 +273,12 @@ def main(cfg: DictConfig) -> int:
     settings, schedule, architecture = settings_from_config(
         cfg, encoder=None if cfg.encoder is None else str(cfg.encoder), refine_minutes=float(cfg.refine_minutes)
     )
+    weights = LossWeights(**{str(name): float(value) for name, value in cfg.weights.items()})
     history = adapt(
         settings,
         schedule,
         architecture,
+        weights=weights,
         device=checkpoint.resolve_device(str(cfg.device)),
         command="premotor " + " ".join(sys.argv[1:]),
         resume=bool(cfg.resume),

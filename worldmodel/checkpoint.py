@@ -5,6 +5,7 @@ Nothing is pickled. A card that does not fit its weights, or weights that do not
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from worldmodel.interface import ActionSpace
+from worldmodel.interface import ActionSpace, WorldModel
 from worldmodel.native import NativeModel, Networks, architecture_from_dict, architecture_to_dict
 
 FORMAT = "premotor native 1"
@@ -139,14 +140,38 @@ def load_networks(folder: Path) -> tuple[Networks, dict[str, Any]]:
     return networks, card
 
 
-def load(name: str | Path, device: str = "auto", action_space: ActionSpace | None = None) -> NativeModel:
-    """A model by shipped name, folder, or `hf:owner/name`.
+def is_place(name: str) -> bool:
+    """Whether a name is `package.module:Class` rather than a checkpoint."""
+    module, colon, kind = name.partition(":")
+    return bool(colon) and module != "hf" and kind.isidentifier() and all(map(str.isidentifier, module.split(".")))
+
+
+def _own(name: str, device: torch.device) -> WorldModel:
+    """A brain of somebody else's, made as `Class(device=...)`."""
+    module_name, _, kind = name.partition(":")
+    try:
+        made = getattr(importlib.import_module(module_name), kind)(device=device)
+    except (ImportError, AttributeError, TypeError) as error:
+        raise CheckpointError(f"model {name}: {error}") from None
+    if not isinstance(made, WorldModel):
+        lacks = [part for part in dir(WorldModel) if not part.startswith("_") and not hasattr(made, part)]
+        raise CheckpointError(f"model {name} is no world model: it lacks {', '.join(lacks)}")
+    return made
+
+
+def load(name: str | Path, device: str = "auto", action_space: ActionSpace | None = None) -> WorldModel:
+    """A model by shipped name, folder, `hf:owner/name`, or `package.module:Class` of one's own.
 
     Args:
-        name: e.g. `tabletop`, `outputs/adapt/run1`, `hf:owner/model`.
+        name: e.g. `tabletop`, `outputs/adapt/run1`, `hf:owner/model`, `my_brains:Mine`.
         device: `auto`, `cpu`, `cuda`, `mps`.
         action_space: what the caller's actions mean; a model made for others is refused.
     """
+    if is_place(str(name)):
+        own = _own(str(name), resolve_device(device))
+        if action_space is not None:
+            own.action_space.check_compatible(action_space)
+        return own
     folder = locate(str(name))
     networks, card = load_networks(folder)
     try:

@@ -26,6 +26,13 @@ from worldmodel.interface import ActionSpace
 CACHE = ".decoded"
 # Actions a window carries beyond its own end: what proposals are learned from.
 LOOKAHEAD = 6
+# Windows of a batch that come from one scene.
+GROUP = 4
+# How many numbers of the state say where the arm is, and among how many moments a twin is looked for.
+PLACE = 3
+TWIN_CANDIDATES = 256
+# From how many scenes on whole ones are held out.
+ENOUGH_SCENES = 20
 
 
 class DatasetError(ValueError):
@@ -34,7 +41,10 @@ class DatasetError(ValueError):
 
 @dataclass(frozen=True)
 class Windows:
-    """A batch of windows of T + 1 frames and one later frame of the same episode (the goal).
+    """A batch of windows of T + 1 frames, each with a later frame of its episode (the goal) and a twin.
+
+    A twin is a moment of another episode in a scene that looks the same, with the arm nearly where the window (or its
+    goal) has it: what differs is where the other things are. Windows come in groups of GROUP from one scene.
 
     Attributes:
         pictures: (N, T + 1, C, H, W, 3) uint8.
@@ -44,6 +54,7 @@ class Windows:
         goal_pictures: (N, C, H, W, 3) uint8.
         goal_states: (N, P) physical.
         goal_steps: (N,) steps from the window's first frame to the goal.
+        twin_pictures: (N, C, H, W, 3) uint8.
     """
 
     pictures: Tensor
@@ -53,6 +64,7 @@ class Windows:
     goal_pictures: Tensor
     goal_states: Tensor
     goal_steps: Tensor
+    twin_pictures: Tensor
 
 
 class Episodes:
@@ -63,6 +75,7 @@ class Episodes:
         states, actions: (frames, P), (frames, A); actions in [-1, 1].
         truth: (frames, n) `observation.environment_state` for probes, or None.
         starts, lengths: (episodes,).
+        scenes: (episodes,) which episodes share a scene's looks; a dataset that says nothing of it is one scene.
     """
 
     def __init__(self, roots: Sequence[Path | str], cameras: Sequence[str], action_space: ActionSpace) -> None:
@@ -84,6 +97,11 @@ class Episodes:
         lengths = np.concatenate([p["lengths"] for p in parts])
         self.lengths = torch.from_numpy(lengths)
         self.starts = torch.from_numpy(np.concatenate([[0], np.cumsum(lengths)[:-1]]))
+        scenes, seen = [], 0
+        for part in parts:
+            scenes.append(_scenes(part["recipe"], len(part["lengths"])) + seen)
+            seen = int(scenes[-1].max()) + 1
+        self.scenes = torch.from_numpy(np.concatenate(scenes))
         self.fingerprints = [str(part["fingerprint"]) for part in parts]
         self.recipes = [part["recipe"] for part in parts]
 
@@ -96,8 +114,14 @@ class Episodes:
         return int(self.pictures.shape[2])
 
     def split(self, held_out: float, seed: int) -> tuple[Tensor, Tensor]:
-        """Episode indices for training and held out, by a seeded shuffle."""
-        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
+        """Episode indices for training and held out, by a seeded shuffle; of many scenes, whole ones are held out."""
+        generator = torch.Generator().manual_seed(seed)
+        scenes = int(self.scenes.max()) + 1
+        if scenes >= ENOUGH_SCENES:
+            kept_out = torch.randperm(scenes, generator=generator)[: max(1, round(held_out * scenes))]
+            out = torch.isin(self.scenes, kept_out)
+            return (~out).nonzero()[:, 0], out.nonzero()[:, 0]
+        order = torch.randperm(len(self), generator=generator)
         count = max(1, round(held_out * len(self)))
         if count >= len(self):
             raise DatasetError(f"{len(self)} episode(s) are too few to hold any out; collect more")
@@ -108,12 +132,26 @@ class Episodes:
         flat = self.pictures[indices.reshape(-1).numpy()]
         return torch.from_numpy(flat).reshape(*indices.shape, *flat.shape[1:])
 
-    def draw(self, episodes: Tensor, count: int, steps: int, reach: int, generator: torch.Generator) -> Windows:
-        """`count` random windows of `steps` steps from the given episodes, each with a goal 1..reach steps on."""
+    def draw(
+        self,
+        episodes: Tensor,
+        count: int,
+        steps: int,
+        reach: int,
+        generator: torch.Generator,
+        *,
+        twins_by_state: bool = True,
+    ) -> Windows:
+        """`count` random windows of `steps` steps from the given episodes, each with a goal 1..reach steps on.
+
+        Without `twins_by_state` a twin is any moment of the scene's other episodes: for learning from video alone.
+        """
         usable = episodes[self.lengths[episodes] > steps]
         if not len(usable):
             raise DatasetError(f"no episode is longer than the window of {steps} steps; collect longer episodes")
-        episode = usable[torch.randint(len(usable), (count,), generator=generator)]
+        groups = _Groups(self.scenes, usable)
+        first_of_group = torch.randint(len(usable), ((count + GROUP - 1) // GROUP,), generator=generator)
+        episode = groups.companions(usable[first_of_group], GROUP, generator).flatten()[:count]
         length = self.lengths[episode]
         first = (torch.rand(count, generator=generator) * (length - steps)).long()
         ahead = 1 + (torch.rand(count, generator=generator) * reach).long()
@@ -124,6 +162,9 @@ class Episodes:
             (self.starts[episode] + first)[:, None] + torch.arange(steps + LOOKAHEAD),
             (self.starts[episode] + length - 1)[:, None],
         )
+        own = index[torch.arange(count), torch.randint(steps + 1, (count,), generator=generator)]
+        anchor = torch.where(torch.rand(count, generator=generator) < 0.6, own, goal_index)
+        twin_index = self._twins(groups, episode, anchor, generator, twins_by_state)
         return Windows(
             pictures=self.frames(index),
             states=self.states[index],
@@ -132,7 +173,51 @@ class Episodes:
             goal_pictures=self.frames(goal_index),
             goal_states=self.states[goal_index],
             goal_steps=goal - first,
+            twin_pictures=self.frames(twin_index),
         )
+
+    def twins(self, among: Tensor, episode: Tensor, anchor: Tensor, generator: torch.Generator) -> Tensor:
+        """Frames (N,) of other episodes `among` these, in the same scenes as `episode` (N,), with the arm nearest to
+        where the frames `anchor` (N,) have it."""
+        return self._twins(_Groups(self.scenes, among), episode, anchor, generator, True)
+
+    def _twins(
+        self, groups: _Groups, episode: Tensor, anchor: Tensor, generator: torch.Generator, by_state: bool
+    ) -> Tensor:
+        other = groups.companions(episode, TWIN_CANDIDATES if by_state else 2, generator)[:, 1:]
+        moment = self.starts[other] + (torch.rand(other.shape, generator=generator) * self.lengths[other]).long()
+        apart = (self.states[moment][..., :PLACE] - self.states[anchor][:, None, :PLACE]).square().sum(-1)
+        # Itself is no twin, unless the scene has no other episode: then a moment far from this one has to do.
+        own = other == episode[:, None]
+        apart = torch.where(own, 1e3 - (moment - anchor[:, None]).abs(), apart)
+        return moment.gather(1, apart.argmin(1, keepdim=True))[:, 0]
+
+
+class _Groups:
+    """Which of the chosen episodes share a scene."""
+
+    def __init__(self, scenes: Tensor, chosen: Tensor) -> None:
+        self.scenes = scenes
+        order = torch.argsort(scenes[chosen], stable=True)
+        self.members = chosen[order]
+        self.counts = torch.bincount(scenes[chosen], minlength=int(scenes.max()) + 1)
+        self.begins = torch.cumsum(self.counts, 0) - self.counts
+
+    def companions(self, episode: Tensor, count: int, generator: torch.Generator) -> Tensor:
+        """(N,) -> (N, count): the episode itself, then random ones of its scene."""
+        scene = self.scenes[episode][:, None]
+        pick = (torch.rand(len(episode), count, generator=generator) * self.counts[scene]).long()
+        found = self.members[self.begins[scene] + pick]
+        found[:, 0] = episode
+        return found
+
+
+def _scenes(recipe: dict[str, Any] | None, episodes: int) -> np.ndarray:
+    """(episodes,) the scene of each, as the collection says; all one where it says nothing, or shares none."""
+    together = (recipe or {}).get("episodes_per_scene")
+    if not isinstance(together, int) or together < 2:
+        return np.zeros(episodes, dtype=np.int64)
+    return np.arange(episodes, dtype=np.int64) // together
 
 
 class _Joined:

@@ -141,6 +141,10 @@ class WorldModel(Protocol):
         """(B, *X, *L), (B, *L) -> (B, *X): mean squared distance of features."""
         ...
 
+    def state_distance(self, latents: Tensor, goal: Latent) -> Tensor | None:
+        """(B, *X, *L), (B, *L) -> (B, *X): mean squared distance of the arm's own state, or None where none is known."""
+        ...
+
     def propose(self, latent: Latent, goal: Latent, n: int, generator: torch.Generator | None = None) -> Tensor | None:
         """(B, n, K, A) in [-1, 1] drawn from the learned prior, or None."""
         ...

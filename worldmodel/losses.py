@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from worldmodel.data import Windows
+from worldmodel.data import GROUP, Windows
 from worldmodel.native import SKETCH, Networks
 
 
@@ -39,7 +39,10 @@ LATENT_NOISE = 0.05
 SKETCH_NOISE = 0.5
 # Weights of brightness and the two colour differences.
 SKETCH_CHANNELS = (0.2, 0.5, 0.5)
-OTHER_EPISODE_SHARE = 0.15
+# How much pairs that are far apart (twins, and moments of other episodes in the same scene) count beside pairs of one
+# episode, and how many of them are twins.
+FAR_SHARE = 0.35
+TWIN_SHARE = 0.7
 
 
 def spread_loss(features: Tensor, generator: torch.Generator, directions: int = 256) -> Tensor:
@@ -80,9 +83,10 @@ def adaptation_losses(networks: Networks, windows: Windows, generator: torch.Gen
     count, frames = windows.states.shape[:2]
     steps = frames - 1
     width = networks.architecture.features
-    pictures = torch.cat([windows.pictures.flatten(0, 1), windows.goal_pictures])
+    pictures = torch.cat([windows.pictures.flatten(0, 1), windows.goal_pictures, windows.twin_pictures])
     encoded = networks.encoder(pictures).float()
-    z, goal = encoded[: count * frames].view(count, frames, width), encoded[count * frames :]
+    seen, goal, twin = encoded.split([count * frames, count, count])
+    z = seen.view(count, frames, width)
     p = networks.normalise_state(windows.states)
     goal_p = networks.normalise_state(windows.goal_states)
     losses: dict[str, Tensor] = {}
@@ -107,11 +111,11 @@ def adaptation_losses(networks: Networks, windows: Windows, generator: torch.Gen
     losses["contrast"] = contrast_loss(future_z.flatten(0, 1), encoded, positive)
     losses["spread"] = spread_loss(encoded, generator)
     states = torch.cat([p.flatten(0, 1), goal_p])
-    losses["readout"] = F.smooth_l1_loss(networks.readout(encoded).float(), states)
+    losses["readout"] = F.smooth_l1_loss(networks.readout(encoded[: len(states)]).float(), states)
     inferred = networks.inverse(z[:, :-1].flatten(0, 1), z[:, 1:].flatten(0, 1)).float()
     losses["inverse"] = F.mse_loss(inferred, windows.actions.flatten(0, 1))
 
-    losses["distance"] = _distance_loss(networks, windows, z, p, future_z, future_p, goal, generator)
+    losses["distance"] = _distance_loss(networks, windows, z, p, future_z, future_p, goal, twin, generator)
     losses["proposal"] = _proposal_loss(networks, windows, z, p, goal, generator)
     losses["sketch"] = _sketch_loss(networks, encoded, pictures, generator)
 
@@ -135,28 +139,37 @@ def _distance_loss(
     future_z: Tensor,
     future_p: Tensor,
     goal: Tensor,
+    twin: Tensor,
     generator: torch.Generator,
 ) -> Tensor:
-    """Classify how many steps lie between a moment and a later one of its episode (last bin: another episode).
+    """Classify how many steps lie between a moment and a later one of its episode; the last bin is for another episode.
 
     Moments are both seen and predicted, because planning asks about predicted ones; those do not teach the encoder.
+    What is far looks the same and mostly has the arm where it should be, so that only the other things tell.
     """
-    frames = z.shape[1]
+    count, frames = z.shape[:2]
     offset = torch.arange(frames, device=z.device)
     remaining = windows.goal_steps.to(z.device)[:, None] - offset
-    sources = torch.cat([z.flatten(0, 1), future_z.detach().flatten(0, 1)])
-    states = torch.cat([p.flatten(0, 1), future_p.detach().flatten(0, 1)])
-    steps = torch.cat([remaining.flatten(), remaining[:, 1:].flatten()])
-    owner = torch.arange(len(z), device=z.device)
-    owners = torch.cat([owner.repeat_interleave(frames), owner.repeat_interleave(frames - 1)])
-    other = (torch.rand(len(owners), generator=generator) < OTHER_EPISODE_SHARE).to(z.device)
-    stranger = torch.randint(len(z), (len(owners),), generator=generator).to(z.device)
-    goals = goal[torch.where(other, stranger, owners)]
+    sources = torch.cat([z, future_z.detach()], 1)
+    states = torch.cat([p, future_p.detach()], 1)
+    steps = torch.cat([remaining, remaining[:, 1:]], 1)
     bins = networks.architecture.distance_bins
-    label = torch.where(other & (stranger != owners), bins - 1, steps.clamp(0, bins - 2))
-    valid = (steps >= 0) | (other & (stranger != owners))
-    logits = networks.steps_to_goal(_shake(sources, generator), states, _shake(goals, generator)).float()
-    return F.cross_entropy(logits[valid], label[valid])
+
+    shape = steps.shape
+    neighbour = torch.arange(count) // GROUP * GROUP + torch.randint(GROUP, (count,), generator=generator)
+    neighbour = neighbour.clamp(max=count - 1).to(z.device)
+    other = torch.where((neighbour != torch.arange(count, device=z.device))[:, None], goal[neighbour], twin)
+    is_twin = (torch.rand(shape, generator=generator) < TWIN_SHARE).to(z.device)
+    far = torch.where(is_twin[..., None], twin[:, None], other[:, None])
+    goals = torch.stack([goal[:, None].expand_as(sources), far])
+    label = torch.stack([steps.clamp(0, bins - 2), torch.full_like(steps, bins - 1)])
+    weight = torch.stack([(steps >= 0).float(), torch.full(shape, FAR_SHARE, device=z.device)])
+    both = sources.expand_as(goals)
+    logits = networks.steps_to_goal(
+        _shake(both, generator), states.expand(2, *states.shape), _shake(goals, generator)
+    ).float()
+    loss = F.cross_entropy(logits.flatten(0, 2), label.flatten(), reduction="none")
+    return (loss * weight.flatten()).sum() / weight.sum()
 
 
 def _proposal_loss(

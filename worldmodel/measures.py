@@ -64,6 +64,14 @@ def evaluate(
         )
         figures[f"probe_{name}_cm"] = float(100 * error.square().mean().sqrt())
 
+    # How well the arm's state is read off a picture.
+    read = networks.readout(unseen.reshape(-1, width).to(device)).float().cpu()
+    known = networks.normalise_state(rows(episodes.states, test, unseen.shape[1]).to(device)).cpu()
+    wrong = (read - known).square()
+    networks.get_buffer("readout_trust").copy_((1 - wrong.mean(0) / known.var(0).clamp(min=1e-6)).clamp(0.0, 1.0))
+    spread = networks.get_buffer("state_std").cpu()
+    figures["readout_cm"] = float(100 * (wrong * spread**2)[:, :3].sum(-1).sqrt().median())
+
     # Predictions from every moment that has HORIZON steps after it.
     length = unseen.shape[1]
     index = episodes.starts[test][:, None] + torch.arange(length)

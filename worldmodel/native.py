@@ -136,7 +136,7 @@ class Networks(nn.Module):
         self.encoder = Encoder(a)
         body = a.features + a.state_size
         self.predictor = ResidualMLP(body + a.action_size, body, a.predictor_width, a.predictor_depth)
-        self.readout = ResidualMLP(a.features, a.state_size, 128, 1)
+        self.readout = ResidualMLP(a.features, a.state_size, 256, 3)
         self.inverse = ResidualMLP(2 * a.features, a.action_size, 256, 2)
         pair = body + a.features
         self.steps_to_goal = ResidualMLP(pair, a.distance_bins, a.head_width, 3)
@@ -150,6 +150,8 @@ class Networks(nn.Module):
         self.register_buffer("state_std", torch.ones(a.state_size))
         # The squared feature error that 95 % of held-out predictions stay under: what uncertainty 1 means.
         self.register_buffer("doubt_scale", torch.ones(1))
+        # How well each number of the state is read off a held-out picture: 1 perfectly, 0 no better than its mean.
+        self.register_buffer("readout_trust", torch.ones(a.state_size))
 
     def step(self, z: Tensor, p: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
         """One step ahead: features (..., D), proprioception (..., P), action (..., A)."""
@@ -238,6 +240,13 @@ class NativeModel:
         """Mean squared difference of picture features: (B, *X, L), (B, L) -> (B, *X)."""
         z, _, _ = self._split(latents)
         return (z - self._like(goal[:, : self._features], z)).square().mean(-1)
+
+    def state_distance(self, latents: Tensor, goal: Tensor) -> Tensor:
+        """Mean squared difference of normalised proprioception, each number counting as far as a picture tells it:
+        (B, *X, L), (B, L) -> (B, *X)."""
+        _, p, _ = self._split(latents)
+        wanted = self._like(goal[:, self._features : -1], p)
+        return ((p - wanted).square() * self.networks.get_buffer("readout_trust")).mean(-1)
 
     def propose(self, latent: Tensor, goal: Tensor, n: int, generator: torch.Generator | None = None) -> Tensor:
         """(B, n, K, A) drawn from the goal-conditioned inverse model; the first of the n is its mean."""

@@ -1,8 +1,7 @@
 """Refinement on stored features: with the encoder frozen, predictor and heads learn many times faster than from pixels.
 
 It also teaches the steps-to-goal head what windows of single episodes cannot: that a tool in the right place with the
-object in the wrong one is far from the goal. Such pairs come from other episodes that look alike, at the moment whose
-tool pose is nearest to the goal's.
+object in the wrong one is far from the goal. Such pairs come from other episodes of the same scene.
 """
 
 from __future__ import annotations
@@ -17,8 +16,6 @@ from torch import Tensor
 from worldmodel.data import DatasetError, Episodes
 from worldmodel.native import Networks
 
-NEIGHBOURS = 48
-CANDIDATES = 24
 STRANGER_SHARE = 0.35
 NOISE = 0.1
 BATCH = 192
@@ -38,13 +35,6 @@ def encode_all(networks: Networks, episodes: Episodes, device: torch.device, chu
     return torch.cat(parts)
 
 
-def _lookalikes(features: Tensor, episodes: Episodes, training: Tensor) -> Tensor:
-    """For each training episode the indices (N, up to NEIGHBOURS) of those whose mean features are nearest."""
-    means = torch.stack([features[int(s) : int(s + n)].mean(0) for s, n in zip(
-        episodes.starts[training], episodes.lengths[training], strict=True)])  # fmt: skip
-    return torch.cdist(means, means).topk(min(NEIGHBOURS + 1, len(means)), largest=False).indices[:, 1:]
-
-
 def refine(
     networks: Networks, episodes: Episodes, training: Tensor, *, minutes: float, seed: int, device: torch.device
 ) -> int:
@@ -54,8 +44,7 @@ def refine(
         raise DatasetError(f"refinement needs 2 training episodes of more than {STEPS} steps; say refine_minutes=0")
     features = encode_all(networks, episodes, device)
     states = networks.normalise_state(episodes.states.to(device)).cpu()
-    alike = _lookalikes(features, episodes, training)
-    parts = (networks.predictor, networks.steps_to_goal, networks.proposal, networks.doubt)
+    parts = (networks.predictor, networks.steps_to_goal, networks.proposal, networks.doubt, networks.readout)
     parameters = [parameter for part in parts for parameter in part.parameters()]
     optimizer = torch.optim.AdamW(parameters, 1e-3, weight_decay=1e-4)
     generator = torch.Generator().manual_seed(seed + 1)
@@ -72,14 +61,10 @@ def refine(
         index = (episodes.starts[episode] + first)[:, None] + torch.arange(STEPS + 1)
         goal_at = torch.minimum(first + 1 + (torch.rand(BATCH, generator=generator) * REACH).long(), length - 1)
         goal_index = episodes.starts[episode] + goal_at
-        # A look-alike's moment with the tool nearly where the goal has it.
-        other = training[alike[own[:, None], torch.randint(alike.shape[1], (BATCH, CANDIDATES), generator=generator)]]
-        moment = (
-            episodes.starts[other]
-            + (torch.rand(BATCH, CANDIDATES, generator=generator) * episodes.lengths[other]).long()
-        )
-        apart = (states[moment][..., :3] - states[goal_index][:, None, :3]).square().sum(-1)
-        stranger_index = moment.gather(1, apart.argmin(1, keepdim=True))[:, 0]
+        # A twin of one of the window's moments, or of the goal.
+        own_frame = index[torch.arange(BATCH), torch.randint(STEPS + 1, (BATCH,), generator=generator)]
+        anchor = torch.where(torch.rand(BATCH, generator=generator) < 0.6, own_frame, goal_index)
+        stranger_index = episodes.twins(training, episode, anchor, generator)
 
         z, p = features[index].to(device), states[index].to(device)
         actions = episodes.actions[index[:, :-1]].to(device)
@@ -97,6 +82,8 @@ def refine(
             loss = loss + 0.05 * doubt.square().mean() / STEPS
             rolled_z.append(zh.detach())
             rolled_p.append(ph.detach())
+
+        loss = loss + F.smooth_l1_loss(networks.readout(z), p)
 
         def noisy(x: Tensor) -> Tensor:
             return x + NOISE * torch.randn(x.shape, generator=generator).to(x.device)

@@ -87,7 +87,7 @@ def cells_of(cfg: DictConfig) -> list[Cell]:
     from planners.registry import make_planner
 
     words: Any = OmegaConf.to_container(cfg, resolve=True)
-    if words["suite"] not in SUITES:
+    if words["suite"] not in SUITES and ":" not in str(words["suite"]):
         raise ValueError(f"no suite is called {words['suite']!r}{nearest(str(words['suite']), SUITES)}")
     tasks = words["task"] if isinstance(words["task"], list) else [words["task"]]
     models = _choices("model", words.get("models"), words["model"])

@@ -38,8 +38,10 @@ def weights_digest(config: Mapping[str, Any]) -> str:
     name = str(config["name"])
     if name == "simulator":
         return ""
-    from worldmodel.checkpoint import locate
+    from worldmodel.checkpoint import is_place, locate
 
+    if is_place(name):
+        return name
     folder = locate(str(config.get("judge") or "tabletop") if name == "simulator_latent" else name)
     digest = hashlib.sha256()
     for path in sorted(folder.glob("*.safetensors")):

@@ -24,6 +24,7 @@ from planners.plan import Budget
 from planners.registry import make_planner
 
 Row = dict[str, Any]
+# A suite of one's own is named by its place, `package.module:World-v0`, as Gymnasium does.
 SUITES = {"tabletop": "premotor/Tabletop-v0"}
 
 
@@ -172,7 +173,7 @@ def _env(cell: Cell) -> gymnasium.Env[Any, Any]:
     key = json.dumps([cell.suite, words], sort_keys=True)
     if key not in _ENVS:
         # Gymnasium's wrappers would end the episode at its own limits or check every step; the budget is the task's.
-        _ENVS[key] = gymnasium.make(SUITES[cell.suite], disable_env_checker=True, **words)
+        _ENVS[key] = gymnasium.make(SUITES.get(cell.suite, cell.suite), disable_env_checker=True, **words)
     return _ENVS[key]
 
 

@@ -63,6 +63,9 @@ class PointMass:
     def feature_distance(self, latents: Tensor, goal: Tensor) -> Tensor:
         return self._apart(latents, goal).square().mean(-1)
 
+    def state_distance(self, latents: Tensor, goal: Tensor) -> Tensor | None:
+        return None
+
     def propose(self, latent: Tensor, goal: Tensor, n: int, generator: torch.Generator | None = None) -> Tensor | None:
         if self.proposal is None:
             return None

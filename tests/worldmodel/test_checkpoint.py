@@ -85,3 +85,21 @@ def test_the_shipped_model_loads_and_is_small() -> None:
     assert card["data"][0]["recipe"]["seed"] < 10_000
     assert card["training"]["command"].startswith("premotor adapt")
     assert not Path(card["training"]["settings"]["out"]).is_absolute()
+
+
+def test_a_brain_of_ones_own_is_named_by_its_place(model, monkeypatch, tmp_path) -> None:
+    (tmp_path / "my_brains.py").write_text(
+        "class Half:\n    def __init__(self, device):\n        self.name = 'half'\n"
+        "def whole(device):\n    return MODEL\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    import my_brains  # pyright: ignore[reportMissingImports]
+
+    my_brains.MODEL = model
+    assert load("my_brains:whole", "cpu") is model
+    with pytest.raises(checkpoint.CheckpointError, match="lacks action_space"):
+        load("my_brains:Half", "cpu")
+    with pytest.raises(checkpoint.CheckpointError, match="no attribute 'Nothing'"):
+        load("my_brains:Nothing", "cpu")
+    with pytest.raises(checkpoint.CheckpointError, match="No module named"):
+        load("their_brains:Mine", "cpu")

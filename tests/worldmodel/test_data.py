@@ -38,6 +38,40 @@ def test_the_same_generator_draws_the_same_windows(tiny_dataset) -> None:
     assert drawn[0].equal(drawn[1])
 
 
+def test_a_twin_is_of_another_episode_of_the_scene_with_the_arm_in_place(tiny_dataset) -> None:
+    episodes = Episodes([tiny_dataset], ("front",), TABLETOP)
+    episodes.scenes = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1])
+    episode = torch.tensor([0, 1, 5, 7])
+    anchor = episodes.starts[episode] + 3
+    twins = episodes.twins(torch.arange(8), episode, anchor, torch.Generator().manual_seed(0))
+    owner = torch.bucketize(twins, episodes.starts, right=True) - 1
+    assert episodes.scenes[owner].equal(episodes.scenes[episode])
+    assert (owner != episode).all()
+
+    def apart(frames: torch.Tensor) -> torch.Tensor:
+        return (episodes.states[frames, :3] - episodes.states[anchor, :3]).norm(dim=-1)
+
+    anyone = torch.cat([apart(episodes.starts[other].expand(4))[None] for other in (0, 2, 3, 4, 6)])
+    assert apart(twins).mean() < 0.5 * anyone.mean()
+
+
+def test_a_scene_with_one_episode_still_gives_windows(tiny_dataset) -> None:
+    episodes = Episodes([tiny_dataset], ("front",), TABLETOP)
+    episodes.scenes = torch.arange(8)
+    windows = episodes.draw(torch.arange(8), 9, 3, 5, torch.Generator().manual_seed(3))
+    assert windows.twin_pictures.shape == windows.goal_pictures.shape == (9, 1, 32, 32, 3)
+
+
+def test_of_many_scenes_whole_ones_are_held_out(tiny_dataset) -> None:
+    episodes = Episodes([tiny_dataset] * 10, ("front",), TABLETOP)
+    assert episodes.scenes.max() == 9
+    episodes.scenes = torch.arange(80) // 2
+    training, held_out = episodes.split(0.1, 0)
+    assert not set(episodes.scenes[training].tolist()) & set(episodes.scenes[held_out].tolist())
+    assert len(training) + len(held_out) == 80
+    assert len(held_out) == 8
+
+
 def test_two_datasets_make_one(tiny_dataset) -> None:
     both = Episodes([tiny_dataset, tiny_dataset], ("front",), TABLETOP)
     assert len(both) == 16
