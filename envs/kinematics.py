@@ -18,6 +18,8 @@ from envs import panda
 from envs.tabletop import HOME_JOINTS
 
 ITERATIONS = 6
+# Steps shrink quadratically: after one this small, the next would be below what a double can tell.
+CONVERGED_RAD = 1e-6
 POSITION_COST, ORIENTATION_COST, POSTURE_COST = 1.0, 0.5, 1e-2
 DAMPING = 1e-6
 ARM = 7
@@ -58,6 +60,8 @@ class ArmKinematics:
                 self._configuration, [self._frame, self._posture], 1.0, "daqp", damping=DAMPING, limits=self._limits
             )
             self._configuration.integrate_inplace(velocity, 1.0)
+            if np.abs(velocity).max() < CONVERGED_RAD:
+                break
         return self._configuration.q[:ARM].copy()
 
     def _full(self, joints: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ between two observations that an observer could not see. Both simulators and the
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -47,6 +48,35 @@ class Command:
 
 
 COMMAND_SIZE = 14
+# A pose that inverse kinematics misses by more than this, or reaches only by a leap of a joint, is not gone to.
+MISS_M = 0.005
+LEAP_RAD = 0.8
+
+
+class Solver(Protocol):
+    """Kinematics of one arm (7,) or of many (N, 7)."""
+
+    def forward(self, joints: np.ndarray) -> tuple[Any, ...]: ...
+    def solve(self, joints: np.ndarray, position: np.ndarray, rotation: np.ndarray) -> np.ndarray: ...
+
+
+def next_command(
+    command: Command, measured_position: np.ndarray, measured_gripper: np.ndarray, action: np.ndarray, arm: Solver
+) -> Command:
+    """What to command next, inside the workspace; where the arm cannot take the pose it stays, and only grips.
+
+    Shapes as in `next_pose`.
+    """
+    position, rpy, gripper = next_pose(command, measured_position, measured_gripper, action)
+    joints = arm.solve(command.joints, position, rotation_from_rpy(rpy))
+    missed = np.linalg.norm(arm.forward(joints)[0] - position, axis=-1) > MISS_M
+    stays = (missed | (np.abs(joints - command.joints).max(-1) > LEAP_RAD))[..., None]
+    return Command(
+        np.where(stays, command.joints, joints),
+        np.where(stays, command.position, position),
+        np.where(stays, command.rpy, rpy),
+        gripper,
+    )
 
 
 def next_pose(

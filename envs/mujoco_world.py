@@ -41,7 +41,8 @@ OBJECT_BOUND_M = 0.07
 _LAG = np.array([d / k for d, k in zip(panda.SERVO_DAMPING, panda.SERVO_STIFFNESS, strict=True)])
 LAG_SUBSTEPS = np.append(_LAG, [panda.FINGER_DAMPING / panda.FINGER_STIFFNESS] * 2) / PHYSICS_STEP_S
 STATE_SPEC = int(mujoco.mjtState.mjSTATE_INTEGRATION)
-_DISABLED_QUALITY = {"shadowsize": 0, "offsamples": 0}
+# Size of the shadow map and samples a pixel: plain pictures go without, fine ones have MuJoCo's own defaults.
+_PLAIN, _FINE = (0, 0), (4096, 4)
 
 
 def _textures(spec: mujoco.MjSpec) -> None:
@@ -60,7 +61,7 @@ def _textures(spec: mujoco.MjSpec) -> None:
         material.textures[int(mujoco.mjtTextureRole.mjTEXROLE_RGB)] = name
 
 
-def build_model() -> mujoco.MjModel:
+def build_model(fine_pictures: bool = False) -> mujoco.MjModel:
     """The compiled tabletop, before any scene is applied."""
     spec = mujoco.MjSpec()
     spec.option.timestep = PHYSICS_STEP_S
@@ -70,8 +71,7 @@ def build_model() -> mujoco.MjModel:
     # Enough for a squeezed object: at 20 iterations an unfinished solution shot objects out of the gripper.
     spec.option.iterations = 100
     spec.option.ls_iterations = 50
-    spec.visual.quality.shadowsize = _DISABLED_QUALITY["shadowsize"]
-    spec.visual.quality.offsamples = _DISABLED_QUALITY["offsamples"]
+    spec.visual.quality.shadowsize, spec.visual.quality.offsamples = _FINE if fine_pictures else _PLAIN
     spec.visual.global_.offwidth = spec.visual.global_.offheight = 512
     spec.visual.map.znear = 0.02
     spec.visual.headlight.ambient = [0.35, 0.35, 0.35]
@@ -133,10 +133,15 @@ def _close_renderers(renderers: dict[int, mujoco.Renderer]) -> None:
 
 
 class MujocoWorld:
-    """One tabletop: apply a scene, place the arm, step actions, take pictures, save and restore everything."""
+    """One tabletop: apply a scene, place the arm, step actions, take pictures, save and restore everything.
 
-    def __init__(self) -> None:
-        self.model = build_model()
+    Args:
+        fine_pictures: with shadows, reflections and multisampling; brains are trained without.
+    """
+
+    def __init__(self, fine_pictures: bool = False) -> None:
+        self.model = build_model(fine_pictures)
+        self._fine_pictures = fine_pictures
         self.data = mujoco.MjData(self.model)
         self.kinematics = ArmKinematics()
         self._renderers: dict[int, mujoco.Renderer] = {}
@@ -228,9 +233,7 @@ class MujocoWorld:
 
     def step(self, action: np.ndarray) -> None:
         """One policy step of a physical action (7,)."""
-        position, rpy, gripper = motion.next_pose(self.command, self.tool_position(), self.gripper(), action)
-        joints = self.kinematics.solve(self.command.joints, position, panda.rotation_from_rpy(rpy))
-        after = Command(joints, position, rpy, gripper)
+        after = motion.next_command(self.command, self.tool_position(), self.gripper(), action, self.kinematics)
         self.stream(motion.control_path(self.command, after, LAG_SUBSTEPS))
         self.command = after
 
@@ -275,11 +278,9 @@ class MujocoWorld:
             # Freed before the interpreter tears EGL down, also where nobody calls close(): the last registered runs
             # first, so this must come after the renderer has registered EGL's own end.
             atexit.register(_close_renderers, self._renderers)
-            for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
-                renderer.scene.flags[int(flag)] = 0
         renderer.update_scene(self.data, camera)
         for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
-            renderer.scene.flags[int(flag)] = 0
+            renderer.scene.flags[int(flag)] = int(self._fine_pictures)
         return renderer.render()
 
     def close(self) -> None:
@@ -324,9 +325,7 @@ class BatchedFutures:
             actions: physical actions (N, 7).
         """
         tool, gripper = self.measure(physics)
-        position, rpy, closed = motion.next_pose(command, tool, gripper, actions)
-        joints = self.kinematics.solve(command.joints, position, panda.rotation_from_rpy(rpy))
-        after = Command(joints, position, rpy, closed)
+        after = motion.next_command(command, tool, gripper, actions, self.kinematics)
         controls = motion.control_path(command, after, LAG_SUBSTEPS)
         states, _ = self._pool.rollout(
             self.world.model,

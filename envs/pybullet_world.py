@@ -212,9 +212,7 @@ class PybulletWorld:
 
     def step(self, action: np.ndarray) -> None:
         """One policy step of a physical action (7,)."""
-        position, rpy, gripper = motion.next_pose(self.command, self.tool_position(), self.gripper(), action)
-        joints = self.kinematics.solve(self.command.joints, position, panda.rotation_from_rpy(rpy))
-        after = Command(joints, position, rpy, gripper)
+        after = motion.next_command(self.command, self.tool_position(), self.gripper(), action, self.kinematics)
         self.stream(motion.control_path(self.command, after, LAG_SUBSTEPS))
         self.command = after
         self._settle()

@@ -241,7 +241,7 @@ class TabletopEnv(gymnasium.Env[Observation, np.ndarray]):
             return info | {"goal": None, "goal_distance_m": 0.0, "success": False}
         state = self._state()
         return info | {
-            "goal": self.goal,
+            "goal": {key: value.copy() for key, value in self.goal.items()},
             "goal_distance_m": self.task.distance(state, thing, self.goal),
             "success": self.task.success(state, thing, self.goal, self._resting_height),
         }

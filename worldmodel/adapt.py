@@ -98,6 +98,8 @@ def adapt(
         _start_from(networks, settings.encoder)
     _fit_statistics(networks, episodes, training)
 
+    refined = 0.0  # minutes of refinement in what is exported
+
     def losses(generator: torch.Generator) -> dict[str, Tensor]:
         windows = episodes.draw(
             training, settings.windows_per_batch, settings.window_steps, settings.goal_reach, generator,
@@ -113,7 +115,7 @@ def adapt(
     def export(module: nn.Module, history: list[dict[str, float]]) -> None:
         assert isinstance(module, Networks)
         card = _card(settings, schedule, weights, episodes, history, module, command, device)
-        checkpoint.save(out, module, action_space, card)
+        checkpoint.save(out, module, action_space, card | {"refined_minutes": refined})
 
     trainer = Trainer(
         networks,
@@ -142,13 +144,14 @@ def adapt(
     if resume and trainer.resume():
         print(f"Going on from step {trainer.step} of {out}.")
     history = trainer.run()
-    if settings.refine_minutes > 0:
-        finished, _ = checkpoint.load_networks(out)
+    finished, card = checkpoint.load_networks(out)
+    if settings.refine_minutes > 0 and card.get("refined_minutes") != settings.refine_minutes:
         finished.to(device)
         refine(finished, episodes, training, minutes=settings.refine_minutes, seed=settings.seed, device=device)
         finished.eval()
         with torch.no_grad():
             history[-1] |= measures.evaluate(finished, episodes, training, held_out, device)
+        refined = settings.refine_minutes
         export(finished, history)
     measures.draw_curves(history, out / "curves.png")
     return history

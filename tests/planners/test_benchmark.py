@@ -114,6 +114,18 @@ def test_the_command_writes_results_and_a_second_run_only_adds(
     assert [(cell["planner"], cell["episodes"]) for cell in results] == [("hold", 3), ("random", 1)]
 
 
+def test_a_world_of_ones_own_is_named_by_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_worlds.py").write_text(
+        "import gymnasium\nfrom envs.tabletop_env import TabletopEnv\n"
+        "class Mine(TabletopEnv):\n    pass\n"
+        "gymnasium.register('MyWorld-v0', entry_point=Mine)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert main(config(tmp_path / "out", suite="my_worlds:MyWorld-v0", episodes=1)) == 0
+    (result,) = json.loads((tmp_path / "out/results.json").read_text())
+    assert result["suite"] == "my_worlds:MyWorld-v0"
+
+
 _VICTIM = """
 import sys
 from pathlib import Path

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from tests.worldmodel.conftest import SMALL
-from worldmodel import load
 from worldmodel.adapt import AdaptSettings, adapt
+from worldmodel.checkpoint import load_networks
 from worldmodel.trainer import Schedule
 
 ROOT = Path(__file__).parents[2]
@@ -65,7 +65,7 @@ def test_kill_9_leaves_a_state_and_a_model_that_load(killed: Path) -> None:
     assert 10 <= position(killed) < STEPS
     rows = [json.loads(line) for line in (killed / "history.jsonl").read_text().splitlines()]
     assert rows[0]["step"] == 10
-    assert load(killed, "cpu").architecture == SMALL
+    assert load_networks(killed)[0].architecture == SMALL
 
 
 def test_a_killed_run_goes_on_with_the_same_curve(killed: Path, tiny_dataset: Path, tmp_path: Path) -> None:

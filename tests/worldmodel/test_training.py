@@ -11,8 +11,8 @@ import torch
 
 from tests.worldmodel.conftest import SMALL
 from tests.worldmodel.test_data import rewrite_column
-from worldmodel import load
 from worldmodel.adapt import AdaptSettings, adapt
+from worldmodel.checkpoint import load_networks
 from worldmodel.losses import contrast_loss, spread_loss
 from worldmodel.pretrain import VIDEO_WEIGHTS
 from worldmodel.trainer import Schedule
@@ -31,8 +31,7 @@ def test_it_learns_and_what_it_writes_loads(tiny_dataset, tmp_path) -> None:
     assert history[-1]["contrast"] < history[0]["contrast"]
     assert history[-1]["readout"] < history[0]["readout"]
     assert history[-1]["rank"] > 3
-    model = load(tmp_path / "run", "cpu")
-    assert model.architecture == SMALL
+    assert load_networks(tmp_path / "run")[0].architecture == SMALL
     assert (tmp_path / "run/curves.png").stat().st_size > 10_000
     card = json.loads((tmp_path / "run/card.json").read_text())
     assert card["data"][0]["fingerprint"]
@@ -65,9 +64,9 @@ def test_video_alone_trains_an_encoder_that_adaptation_starts_from(tiny_dataset,
         held_out=0.2, video_only=True,
     )  # fmt: skip
     adapt(settings, Schedule(steps=4, evaluate_every=4, save_every=4), SMALL, weights=VIDEO_WEIGHTS, bf16=False)
-    pretrained = load(tmp_path / "video", "cpu").networks.encoder.state_dict()
+    pretrained = load_networks(tmp_path / "video")[0].encoder.state_dict()
     history = train(tiny_dataset, tmp_path / "run", 1, encoder=str(tmp_path / "video"))
-    started = load(tmp_path / "run", "cpu").networks.encoder.state_dict()
+    started = load_networks(tmp_path / "run")[0].encoder.state_dict()
     assert history
     change = (started["join.weight"] - pretrained["join.weight"]).abs().max()
     assert change < 0.05  # one careful step away, not a fresh start
@@ -85,7 +84,7 @@ def test_video_alone_reads_no_action(tiny_dataset, tmp_path) -> None:
             data=(str(data),), out=str(out), windows_per_batch=8, window_steps=3, held_out=0.2, video_only=True
         )
         adapt(settings, Schedule(steps=3, evaluate_every=3, save_every=3), SMALL, weights=VIDEO_WEIGHTS, bf16=False)
-        encoders.append(load(out, "cpu").networks.encoder.state_dict())
+        encoders.append(load_networks(out)[0].encoder.state_dict())
     for name, value in encoders[0].items():
         assert value.equal(encoders[1][name]), name
 
@@ -93,10 +92,15 @@ def test_video_alone_reads_no_action(tiny_dataset, tmp_path) -> None:
 def test_refinement_leaves_the_encoder_alone_and_needs_few_episodes(tiny_dataset, tmp_path) -> None:
     train(tiny_dataset, tmp_path / "plain", 3)
     train(tiny_dataset, tmp_path / "refined", 3, refine_minutes=0.01)
-    plain, refined = (load(tmp_path / name, "cpu").networks for name in ("plain", "refined"))
+    plain, refined = (load_networks(tmp_path / name)[0] for name in ("plain", "refined"))
     for name, value in plain.encoder.state_dict().items():
         assert value.equal(refined.encoder.state_dict()[name]), name
     assert not plain.steps_to_goal.enter.weight.equal(refined.steps_to_goal.enter.weight)
+    # The same command again finds it done.
+    train(tiny_dataset, tmp_path / "refined", 3, refine_minutes=0.01)
+    again, card = load_networks(tmp_path / "refined")
+    assert card["refined_minutes"] == 0.01
+    assert again.steps_to_goal.enter.weight.equal(refined.steps_to_goal.enter.weight)
 
 
 def test_other_settings_do_not_resume_a_run(tiny_dataset, tmp_path) -> None:
