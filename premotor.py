@@ -217,7 +217,7 @@ def _check_key(command: str, base: DictConfig, override: Override) -> None:
 
 
 def _check_kind(command: str, override: Override, default: Any) -> None:
-    from omegaconf import ListConfig
+    from omegaconf import DictConfig, ListConfig
 
     value: Any = override.value()
     if default is None or (isinstance(value, str) and "${" in value):
@@ -230,6 +230,9 @@ def _check_kind(command: str, override: Override, default: Any) -> None:
         good, kind = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value), "a number"
     elif isinstance(default, ListConfig):
         good, kind = isinstance(value, list), "a list"
+    elif isinstance(default, DictConfig):
+        inner = next(iter(default), "key")
+        good, kind = isinstance(value, dict), f"a mapping; set one of its keys, {override.key_or_group}.{inner}=..."
     else:
         return
     if not good:
@@ -272,6 +275,9 @@ def _vary(cfg: DictConfig, override: Override) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
+    # A planner, a brain or a world of one's own lies where one stands.
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
     try:
         return _answer(words)
     except KeyboardInterrupt:
@@ -286,6 +292,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"premotor: {_sentence(error)}", file=sys.stderr)
         return BAD_INPUT if isinstance(error, ValueError | FileNotFoundError) else FAILED
+    except Exception as error:  # a defect of ours, or a setting of a kind nobody thought of: one sentence all the same
+        if os.environ.get("PREMOTOR_DEBUG") == "1":
+            raise
+        said = " ".join(str(error).split())
+        print(f"premotor: {type(error).__name__}: {said} (PREMOTOR_DEBUG=1 shows where)", file=sys.stderr)
+        return FAILED
 
 
 def _answer(words: list[str]) -> int:

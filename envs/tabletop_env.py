@@ -127,9 +127,7 @@ class TabletopEnv(gymnasium.Env[Observation, np.ndarray]):
             scene = Scene.draw(self.variation, self.np_random)
             if looks is not None:
                 alike = Scene.draw(self.variation, np.random.default_rng(looks))
-                scene = dataclasses.replace(
-                    alike, object_position=scene.object_position, object_yaw=scene.object_yaw
-                )
+                scene = dataclasses.replace(alike, object_position=scene.object_position, object_yaw=scene.object_yaw)
             self.world.apply_scene(scene)
             self.world.place_arm(*tasks.start_pose(self.task, np.asarray(scene.object_position), self.np_random))
             self.world.step(np.zeros(7))  # let the object come to rest

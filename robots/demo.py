@@ -5,7 +5,6 @@ The main job of the house in a minute: everything it shows is written to one fol
 
 from __future__ import annotations
 
-import os
 import shlex
 import statistics
 import sys
@@ -28,6 +27,7 @@ from planners.pictures import contact_sheet, film, write_mp4
 from planners.recording import write_rrd
 from robots.brain import Brain, output_folder, plain
 from robots.run import versions, write_json
+from robots.viewer import called, has_screen
 
 FIRST_UNSEEN_SEED = 10_000
 assert envs  # importing it registers the tabletop with Gymnasium
@@ -169,12 +169,12 @@ def _how_to_look(folder: Path) -> str:
             ("results.json", "the numbers"),
         )
     )
-    viewer = Path(sys.executable).with_name("rerun")
-    shown = os.path.relpath(viewer) if viewer.is_relative_to(Path.cwd()) else str(viewer)
-    return (
-        f"\n{table}\n\nOpen in Rerun:  [bold]{shown} {folder / 'rollout.rrd'}[/]\n"
-        f"In words:       [bold]premotor review run={folder}[/]"
+    premotor = called("premotor")
+    # Without a screen the viewer is served as a page, to this machine only.
+    look = (
+        f"{called('rerun')} {folder / 'rollout.rrd'}" if has_screen() else f"{premotor} review run={folder} open=true"
     )
+    return f"\n{table}\n\nOpen in Rerun:  [bold]{look}[/]\nIn words:       [bold]{premotor} review run={folder}[/]"
 
 
 def _pretty(simulator: str) -> str:

@@ -28,6 +28,10 @@ ROUNDING = 1e-6
 REACHED_M, REACHED_RAD = 0.002, 0.02
 # How far inverse kinematics may have missed its aim for the aim still to count.
 AIM_M, AIM_RAD = 0.01, 0.1
+# A target the joints miss by more than this, or reach only by a leap of one of them, is another movement than was asked
+# for; and along the way the tool may bulge this far out of the workspace.
+MISS_M, MISS_RAD, LEAP_RAD, BULGE_M = 0.005, 0.1, 0.8, 0.005
+WAYPOINTS = 8
 # Clocks are read one after the other; a stamp may be this much ahead.
 CLOCK_SLACK_S = 0.001
 
@@ -226,6 +230,11 @@ def _bound_pose(
     ]
     asked = rpy_of(rotation_of(action[3:6]) @ facing)
     rpy = np.clip(asked, limits.tool_rpy_low, limits.tool_rpy_high)
+    turn, most = _angle(rotation_of(rpy), facing), float(np.linalg.norm(limits.action_high[3:6]))
+    if turn > most + REACHED_RAD:
+        raise Veto(
+            f"the tool is turned {turn:.2f} rad past its limits, over a step's {most:.2f} rad; turn it back by hand"
+        )
     reasons += [
         f"{('roll', 'pitch', 'yaw')[axis]} {asked[axis]:.3f} rad is outside "
         f"[{limits.tool_rpy_low[axis]:.3f}, {limits.tool_rpy_high[axis]:.3f}], clamped to {rpy[axis]:.3f}"
@@ -260,6 +269,7 @@ def _bound_joints(
         f"clamped to {inside[i]:.3f}"
         for i in np.flatnonzero(np.abs(inside - joints) > ROUNDING)
     ]
+    _check_way(commanded, inside, position, rpy, limits, kinematics)
     speed = np.abs(inside - commanded) * PEAK / limits.period_s
     excess = speed / np.asarray(limits.joint_velocity)
     worst = int(excess.argmax())
@@ -272,6 +282,41 @@ def _bound_joints(
         raise Veto(f"{too_fast}; within it the step would take {duration:.2f} s (limit {limits.longest_step_s:g} s)")
     reasons.append(f"{too_fast}, the step takes {duration:.2f} s instead of {limits.period_s:g}")
     return inside, duration
+
+
+def _check_way(
+    commanded: np.ndarray,
+    joints: np.ndarray,
+    position: np.ndarray,
+    rpy: np.ndarray,
+    limits: Limits,
+    kinematics: Kinematics,
+) -> None:
+    """The joints bring the tool where it was asked to, without a leap, and inside the workspace all along the way."""
+    reached, rotation = kinematics.forward(joints)
+    missed, turned = float(np.linalg.norm(reached - position)), _angle(rotation, rotation_of(rpy))
+    if missed > MISS_M or turned > MISS_RAD:
+        raise Veto(
+            f"no joint angles near these bring the tool to {_place(position)}; the nearest found are "
+            f"{missed * 1000:.0f} mm and {turned:.2f} rad away"
+        )
+    leap = np.abs(joints - commanded)
+    if leap.max() > LEAP_RAD:
+        worst = int(leap.argmax())
+        raise Veto(f"{limits.joint_names[worst]} would leap {leap[worst]:.2f} rad in one step (limit {LEAP_RAD:g})")
+    start, _ = kinematics.forward(commanded)
+    low, high = np.asarray(limits.workspace_low), np.asarray(limits.workspace_high)
+    # Where the tool stands a little outside already, the way back in is no further outside.
+    low, high = np.minimum(low, start) - BULGE_M, np.maximum(high, start) + BULGE_M
+    for share in np.arange(1, WAYPOINTS) / WAYPOINTS:
+        tool, _ = kinematics.forward(commanded + share * (joints - commanded))
+        if (tool < low).any() or (tool > high).any():
+            raise Veto(f"on the way the tool would be at {_place(tool)}, out of the workspace")
+
+
+def _angle(one: np.ndarray, other: np.ndarray) -> float:
+    """The angle (rad) between two rotation matrices (3, 3)."""
+    return math.acos(float(np.clip((np.trace(one @ other.T) - 1) / 2, -1.0, 1.0)))
 
 
 def _check_age(observed_s: float, now: float, limits: Limits) -> None:

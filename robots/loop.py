@@ -173,6 +173,9 @@ def drive(
         held = _measured(arm.observe()) if dry_run else arm.hold()
         aim: np.ndarray | None = None
         for index in range(steps):
+            if operator.stop_requested:
+                code, reason = Exit.STOPPED, f"stopped by the operator before step {index}"
+                break
             began, watch = arm.now(), Stopwatch(report)
             reading = arm.observe()
             watch.lap("observe")
@@ -209,6 +212,9 @@ def drive(
                 code = Exit.VETOED
                 reason = f"vetoed {in_a_row} times in a row, the last time because {verdict.sentence}"
                 break
+        else:
+            if operator.stop_requested:
+                code, reason = Exit.STOPPED, f"stopped by the operator in step {done - 1}, the last"
     except KeyboardInterrupt:
         code, reason = Exit.STOPPED, f"stopped by the operator in step {done}"
     except Exception as error:  # whatever a driver, a planner or a full disk does, the arm is wound down
@@ -218,6 +224,9 @@ def drive(
         with contextlib.suppress(Exception):  # who cannot be told must not keep the arm from being parked
             say(words)
 
+    # Before the arm is wound down: should the power go while it parks, the record says why it ended.
+    with contextlib.suppress(OSError, ValueError):
+        box.write("ending", code=int(code), outcome=code.name.lower(), reason=reason, dry_run=dry_run)
     tell(f"{prefix}ending: {reason}")
     faults = wind_down(arm, stop, reason, moves=not dry_run, say=tell)
     if faults and code is not Exit.FAULT:

@@ -50,8 +50,8 @@ class Operator:
     @contextmanager
     def interruptible(self) -> Iterator[None]:
         """A stretch of work that a second Ctrl-C may break off."""
-        self._interruptible = True
         try:
+            self._interruptible = True
             yield
         finally:
             self._interruptible = False
@@ -64,6 +64,7 @@ class Operator:
         again = self.stop_requested
         self.stop_requested = True
         if again and self._interruptible:
+            self._interruptible = False  # once: what follows the broken-off thought is winding down
             raise KeyboardInterrupt
         if again:
             self._say("stopping already: the arm holds, parks and lets go; please wait")

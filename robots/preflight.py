@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from robots.arm import Arm
 from robots.limits import Limits
 
 LEAST_FREE_BYTES = 500_000_000
+# An arm that rests at a limit of orientation reads a little past it.
+TURN_SLACK_RAD = 0.05
 
 
 @dataclass
@@ -21,6 +24,7 @@ class Preflight:
     """Runs checks in order and tells each as it is done; later checks run even if one failed, unless they need it."""
 
     say: Callable[[str], None]
+    interruptible: Callable[[], AbstractContextManager[None]] = nullcontext
     failed: list[str] = field(default_factory=list)
 
     def check[T](self, what: str, test: Callable[[], tuple[T, str]]) -> T | None:
@@ -31,7 +35,8 @@ class Preflight:
             test: returns (what later checks need, what was found) or raises with a sentence.
         """
         try:
-            value, found = test()
+            with self.interruptible():
+                value, found = test()
         except Exception as error:  # whatever a check meets is its finding
             sentence = str(error) or type(error).__name__
             self.failed.append(f"{what}: {sentence}")
@@ -84,6 +89,14 @@ def start_pose(arm: Arm, limits: Limits) -> tuple[None, str]:
     for axis, value, least, most in zip("xyz", tool, limits.workspace_low, limits.workspace_high, strict=True):
         if not least - limits.position_lead_m <= value <= most + limits.position_lead_m:
             raise ValueError(f"the tool is at {axis} = {value:.3f} m, outside [{least:g}, {most:g}]; move it by hand")
+    rpy = np.asarray(seen["observation.state"])[3:6]
+    for axis, value, least, most in zip(
+        ("roll", "pitch", "yaw"), rpy, limits.tool_rpy_low, limits.tool_rpy_high, strict=True
+    ):
+        if not least - TURN_SLACK_RAD <= value <= most + TURN_SLACK_RAD:
+            raise ValueError(
+                f"the tool's {axis} is {value:.2f} rad, outside [{least:.2f}, {most:.2f}]; turn it by hand"
+            )
     return None, f"tool at ({tool[0]:.3f}, {tool[1]:.3f}, {tool[2]:.3f}) m, all joints inside their limits"
 
 

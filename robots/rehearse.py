@@ -19,6 +19,7 @@ from robots.brain import Brain, output_folder, picture_goal, plain, scene_goal
 from robots.recorder import STATE, TRUTH
 from robots.run import versions, write_json
 from robots.simulated import SimulatedArm
+from robots.viewer import called
 
 
 def main(cfg: DictConfig) -> int:
@@ -37,7 +38,7 @@ def main(cfg: DictConfig) -> int:
     console.print(
         f"\n[cyan]{folder / 'plan.png'}[/]  the imagined frames and the search\n"
         f"[cyan]{folder / 'plan.json'}[/], [cyan]plan.safetensors[/]  the plan\n"
-        f"[cyan]{folder / 'rollout.rrd'}[/]  in 3D, for Rerun: [bold]premotor review run={folder} open=true[/]",
+        f"[cyan]{folder / 'rollout.rrd'}[/]  in 3D, for Rerun: [bold]{called('premotor')} review run={folder} open=true[/]",
         soft_wrap=True,
     )
     return 0

@@ -42,16 +42,17 @@ def main(cfg: DictConfig) -> int:
         for line in describe_box(blackbox.read(box), blackbox.verify(box)):
             console.print(f"  {escape(line)}", soft_wrap=True)
         console.print()
-    recordings = sorted(folder.glob("*.rrd"))
+    recordings = [path for path in sorted(folder.glob("*.rrd")) if not path.name.endswith(".damaged.rrd")]
     if cfg.open:
         if not recordings:
             raise ValueError(f"{folder} has no recording to open; a run that was killed leaves only its black box")
         shown = viewer.open_recording(recordings[0])
         if not viewer.has_screen():
             console.print(f"Serving {recordings[0]} to this machine only; Ctrl-C ends it.")
-            shown.wait()
+            if shown.wait():
+                raise RuntimeError(f"the viewer ended with exit status {shown.returncode}")
     elif recordings:
-        console.print(f"In Rerun: [bold]premotor review run={folder} open=true[/]", soft_wrap=True)
+        console.print(f"In Rerun: [bold]{viewer.called('premotor')} review run={folder} open=true[/]", soft_wrap=True)
     return 0 if sound else DAMAGED
 
 
@@ -270,7 +271,7 @@ def _check(folder: Path, repair: bool, console: Console) -> bool:
     box = folder / "blackbox.jsonl"
     if box.is_file():
         found = blackbox.verify(box)
-        if repair and not found.sound:
+        if repair and not found.sound and found.lines:
             dropped = found.total_bytes - found.sound_bytes
             found = blackbox.repair(box)
             tell(found.sound, box.name, f"repaired: {dropped} broken bytes dropped, {found.lines} lines kept")

@@ -31,6 +31,7 @@ from robots.loop import Ending, Exit, Proposal, drive
 from robots.operator import Operator
 from robots.recorder import Recorder
 from robots.simulated import SimulatedArm
+from robots.viewer import called
 from worldmodel.interface import ActionSpace
 
 
@@ -45,13 +46,19 @@ def main(cfg: DictConfig) -> int:
 
     folder = output_folder(cfg.out, "run")
     with Operator() as operator:
-        return int(_run(cfg, folder, operator, say))
+        try:
+            return int(_run(cfg, folder, operator, say))
+        except KeyboardInterrupt:
+            say("\nstopped by the operator; nothing moved")
+            return int(Exit.STOPPED)
 
 
 def _run(cfg: DictConfig, folder: Path, operator: Operator, say: Callable[[str], None]) -> Exit:
     dry = bool(cfg.dry_run)
+    if cfg.steps is not None and (not isinstance(cfg.steps, int) or isinstance(cfg.steps, bool) or cfg.steps < 1):
+        raise ValueError(f"steps={cfg.steps} is no number of steps; give a whole number from 1, or null for the task's")
     say(f"premotor run, {'dry run: nothing will be sent' if dry else 'live'}; record in {folder}\n")
-    checks = preflight.Preflight(say)
+    checks = preflight.Preflight(say, operator.interruptible)
     checks.check("disk", lambda: preflight.disk(folder))
     limits = checks.check("limits", lambda: _limits(cfg))
     brain = checks.check("model", lambda: _brain(cfg, limits))
@@ -69,6 +76,9 @@ def _run(cfg: DictConfig, folder: Path, operator: Operator, say: Callable[[str],
             if found is not None and checks.passed:
                 goal, goal_seen = found
                 agent = checks.check("rehearsal", lambda: _rehearse(cfg, arm, brain, goal))
+        if operator.stop_requested:
+            say("\nstopped by the operator before anything moved")
+            return Exit.STOPPED
         if arm is None or brain is None or limits is None or agent is None or not checks.passed:
             say(f"\nrefused: {checks.failed[0] if checks.failed else 'a check is missing'}; nothing moved")
             return Exit.REFUSED
@@ -92,7 +102,8 @@ def _drive(
 ) -> Exit:
     """The loop between an opened and a closed record."""
     simulated = isinstance(arm, SimulatedArm)
-    steps = int(cfg.steps or (arm.budget_steps if isinstance(arm, SimulatedArm) else 30))
+    own_budget = arm.budget_steps if isinstance(arm, SimulatedArm) else 30
+    steps = own_budget if cfg.steps is None else int(cfg.steps)
     about = {
         "task": str(cfg.env.task) if simulated else "picture", "simulator": str(cfg.robot.name), "seed": int(cfg.seed),
         "command": "run", "dry_run": bool(cfg.dry_run), **brain.about(),
@@ -114,9 +125,11 @@ def _drive(
             say=say,
             on_step=recorder,
         )
-    _write(folder, recorder.rollout, ending)
+    unwritten = _write(folder, recorder.rollout, ending)
     _tell(folder, recorder.rollout, ending, say)
-    return ending.code
+    for words in unwritten:
+        say(words)
+    return Exit.FAULT if unwritten and ending.code is Exit.DONE else ending.code
 
 
 def _propose(agent: MPC, reading: Reading) -> Proposal:
@@ -152,10 +165,18 @@ def _brain(cfg: DictConfig, limits: Limits | None) -> tuple[Brain, str]:
 def _connect(cfg: DictConfig) -> tuple[Arm, str]:
     settings = {str(key): value for key, value in plain(cfg.robot).items() if key != "name"}
     kind = find(str(cfg.robot.name))
+    scene = plain(cfg.env)
     if issubclass(kind, SimulatedArm):
-        scene = plain(cfg.env)
+        if scene.get("id") != "premotor/Tabletop-v0":
+            raise ValueError(f"a simulated arm stands at the tabletop, not in {scene.get('id')}")
+        if scene["simulator"] not in ("mujoco", kind.simulator):
+            raise ValueError(
+                f"env.simulator={scene['simulator']} but robot={cfg.robot.name}; say robot={scene['simulator']}"
+            )
         settings |= {key: scene[key] for key in ("task", "cameras", "image_size", "variation")}
         settings["seed"] = int(cfg.seed)
+    else:
+        settings.pop("pace", None)  # only a simulated arm has a choice of time
     arm = connect(str(cfg.robot.name), **settings)
     return arm, f"{arm.name}, {len(arm.joint_names)} joints at {arm.rate_hz:g} Hz"
 
@@ -191,18 +212,30 @@ def _rehearse(cfg: DictConfig, arm: Arm, brain: Brain, goal: Goal) -> tuple[MPC,
 # -- afterwards ------------------------------------------------------------------------------------------------------
 
 
-def _write(folder: Path, rollout: Rollout, ending: Ending) -> None:
-    """The rollout, its recording and how it ended; the black box is complete already."""
+def _write(folder: Path, rollout: Rollout, ending: Ending) -> list[str]:
+    """How it ended, the rollout and its recording; the black box is complete already. Returns what could not be written:
+    the arm is parked by now, and a full disk must not hide how the run ended."""
     result = {
         "ended": ending.code.name.lower(), "exit_code": int(ending.code), "reason": ending.reason,
         "steps": ending.steps, "passed": ending.passed, "clamped": ending.clamped, "vetoed": ending.vetoed,
         "faults": list(ending.faults), "loop": ending.report.to_dict(), **rollout.outcome,
     }  # fmt: skip
     rollout.outcome |= {"ended": result["ended"], "reason": ending.reason}
+    writers: list[tuple[str, Callable[[], object]]] = [
+        ("results.json", lambda: write_json(folder / "results.json", result))
+    ]
     if rollout.steps:
-        rollout.save(folder / "rollout")
-        write_rrd(rollout, folder / "rollout.rrd")
-    write_json(folder / "results.json", result)
+        writers += [
+            ("rollout", lambda: rollout.save(folder / "rollout")),
+            ("rollout.rrd", lambda: write_rrd(rollout, folder / "rollout.rrd")),
+        ]
+    unwritten = []
+    for name, write in writers:
+        try:
+            write()
+        except Exception as error:
+            unwritten.append(f"{folder / name} could not be written: {error}")
+    return unwritten
 
 
 def _tell(folder: Path, rollout: Rollout, ending: Ending, say: Callable[[str], None]) -> None:
@@ -219,7 +252,7 @@ def _tell(folder: Path, rollout: Rollout, ending: Ending, say: Callable[[str], N
     for fault in ending.faults:
         say(f"fault: {fault}")
     say(f"record: {folder / 'blackbox.jsonl'}" + (f", {folder / 'rollout.rrd'}" if rollout.steps else ""))
-    say(f"next: premotor review run={folder}")
+    say(f"next: {called('premotor')} review run={folder}")
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -13,6 +14,15 @@ import rerun_sdk
 # The native program itself: the Python wrapper of the same name would leave it orphaned when it is ended.
 PROGRAM = Path(next(iter(rerun_sdk.__path__))) / "rerun_cli" / ("rerun.exe" if sys.platform == "win32" else "rerun")
 LOCAL = "127.0.0.1"
+
+
+def called(program: str) -> str:
+    """How a program of this environment is called from here: by its bare name where that finds it, else by its path."""
+    own = Path(sys.executable).with_name(program)
+    found = shutil.which(program)
+    if found is not None and Path(found).resolve() == own.resolve():
+        return program
+    return os.path.relpath(own) if own.is_relative_to(Path.cwd()) else str(own)
 
 
 def verify(path: Path) -> tuple[bool, str]:

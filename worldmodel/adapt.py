@@ -45,6 +45,7 @@ class AdaptSettings:
     held_out: float = 0.03
     colour_jitter: float = 0.0
     encoder: str | None = None
+    start: str | None = None
     name: str = "native"
     video_only: bool = False
     refine_minutes: float = 0.0
@@ -96,7 +97,10 @@ def adapt(
     networks = Networks(architecture).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if settings.encoder is not None:
         _start_from(networks, settings.encoder)
-    _fit_statistics(networks, episodes, training)
+    if settings.start is None:
+        _fit_statistics(networks, episodes, training)
+    else:
+        _go_on_from(networks, settings.start)
 
     refined = 0.0  # minutes of refinement in what is exported
 
@@ -136,6 +140,7 @@ def adapt(
             "held_out": settings.held_out,
             "colour_jitter": settings.colour_jitter,
             "video_only": settings.video_only,
+            "start": settings.start,
             "data": episodes.fingerprints,
             "architecture": architecture_to_dict(architecture),
         },
@@ -168,6 +173,18 @@ def _start_from(networks: Networks, encoder: str) -> None:
                 f"set architecture.{size} alike or pretrain again"
             )
     networks.encoder.load_state_dict(pretrained.encoder.state_dict())
+
+
+def _go_on_from(networks: Networks, start: str) -> None:
+    """Take over all weights of a checkpoint, and what it knows of its state's spread."""
+    before, _ = checkpoint.load_networks(checkpoint.locate(start))
+    mine, theirs = (architecture_to_dict(each.architecture) for each in (networks, before))
+    for size, value in theirs.items():
+        if mine[size] != value:
+            raise ValueError(
+                f"{start} has {size}={value}, here it is {mine[size]}; set architecture.{size} alike or start afresh"
+            )
+    networks.load_state_dict(before.state_dict())
 
 
 def blind(windows: Windows) -> Windows:
@@ -229,6 +246,7 @@ def _card(
             "device": str(device),
             "torch": torch.__version__,
             "python": platform.python_version(),
+            **({} if settings.start is None else {"before": _training_of(settings.start)}),
         },
         "data": [
             {"fingerprint": fingerprint, "recipe": recipe}
@@ -236,6 +254,12 @@ def _card(
         ],
         "measured": history[-1] if history else {},
     }
+
+
+def _training_of(start: str) -> dict[str, Any]:
+    """How the checkpoint one goes on from was trained, and on what."""
+    card = checkpoint.read_card(checkpoint.locate(start))
+    return {**card["training"], "data": card["data"], "refined_minutes": card.get("refined_minutes", 0.0)}
 
 
 def settings_from_config(cfg: DictConfig, **extra: Any) -> tuple[AdaptSettings, Schedule, Architecture]:
@@ -274,8 +298,9 @@ def main(cfg: DictConfig) -> int:
     import sys
 
     settings, schedule, architecture = settings_from_config(
-        cfg, encoder=None if cfg.encoder is None else str(cfg.encoder), refine_minutes=float(cfg.refine_minutes)
-    )
+        cfg, encoder=None if cfg.encoder is None else str(cfg.encoder), refine_minutes=float(cfg.refine_minutes),
+        start=None if cfg.start is None else str(cfg.start),
+    )  # fmt: skip
     weights = LossWeights(**{str(name): float(value) for name, value in cfg.weights.items()})
     history = adapt(
         settings,

@@ -159,13 +159,16 @@ def _own(name: str, device: torch.device) -> WorldModel:
     return made
 
 
-def load(name: str | Path, device: str = "auto", action_space: ActionSpace | None = None) -> WorldModel:
+def load(
+    name: str | Path, device: str = "auto", action_space: ActionSpace | None = None, precision: str = "auto"
+) -> WorldModel:
     """A model by shipped name, folder, `hf:owner/name`, or `package.module:Class` of one's own.
 
     Args:
         name: e.g. `tabletop`, `outputs/adapt/run1`, `hf:owner/model`, `my_brains:Mine`.
         device: `auto`, `cpu`, `cuda`, `mps`.
         action_space: what the caller's actions mean; a model made for others is refused.
+        precision: of planning, see `NativeModel`.
     """
     if is_place(str(name)):
         own = _own(str(name), resolve_device(device))
@@ -180,4 +183,5 @@ def load(name: str | Path, device: str = "auto", action_space: ActionSpace | Non
         raise CheckpointError(f"{folder / CARD}: {error}") from None
     if action_space is not None:
         space.check_compatible(action_space)
-    return NativeModel(networks, space, name=str(card.get("name", folder.name)), device=resolve_device(device))
+    name = str(card.get("name", folder.name))
+    return NativeModel(networks, space, name=name, device=resolve_device(device), precision=precision)

@@ -202,14 +202,16 @@ class _Groups:
         self.members = chosen[order]
         self.counts = torch.bincount(scenes[chosen], minlength=int(scenes.max()) + 1)
         self.begins = torch.cumsum(self.counts, 0) - self.counts
+        self.rank = torch.zeros(len(scenes), dtype=torch.long)
+        self.rank[self.members] = torch.arange(len(chosen)) - self.begins[scenes[self.members]]
 
     def companions(self, episode: Tensor, count: int, generator: torch.Generator) -> Tensor:
-        """(N,) -> (N, count): the episode itself, then random ones of its scene."""
+        """(N,) -> (N, count): the episode itself, then random others of its scene (itself where there are none)."""
         scene = self.scenes[episode][:, None]
-        pick = (torch.rand(len(episode), count, generator=generator) * self.counts[scene]).long()
-        found = self.members[self.begins[scene] + pick]
-        found[:, 0] = episode
-        return found
+        number = self.counts[scene]
+        onward = 1 + (torch.rand(len(episode), count, generator=generator) * (number - 1)).long()
+        onward[:, 0] = 0
+        return self.members[self.begins[scene] + (self.rank[episode][:, None] + onward) % number]
 
 
 def _scenes(recipe: dict[str, Any] | None, episodes: int) -> np.ndarray:

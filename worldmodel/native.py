@@ -92,7 +92,7 @@ class Encoder(nn.Module):
 
 
 class ResidualMLP(nn.Module):
-    """Concatenated inputs -> output through pre-normed residual blocks."""
+    """Concatenated inputs -> float32 output through pre-normed residual blocks, computed in the weights' own type."""
 
     def __init__(self, inputs: int, outputs: int, width: int, depth: int) -> None:
         super().__init__()
@@ -104,10 +104,10 @@ class ResidualMLP(nn.Module):
         self.leave = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, outputs))
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        x = F.silu(self.enter(torch.cat(inputs, -1)))
+        x = F.silu(self.enter(torch.cat(inputs, -1).to(self.enter.weight.dtype)))
         for block in self.blocks:
             x = x + block(x)
-        return self.leave(x)
+        return self.leave(x).float()
 
 
 class Decoder(nn.Module):
@@ -170,6 +170,8 @@ class NativeModel:
         networks: the trained parts; moved to `device` and set to evaluation.
         action_space: what its actions mean.
         name: what people call it.
+        precision: `float32`, or `bfloat16` for what planning asks most (predictor, distance, doubt): on hardware that
+            multiplies it, half the time; latents stay float32. `auto` takes it where the hardware does.
     """
 
     latent_ndim = 1
@@ -182,6 +184,7 @@ class NativeModel:
         *,
         name: str = "native",
         device: str | torch.device = "cpu",
+        precision: str = "float32",
     ) -> None:
         if action_space.size != networks.architecture.action_size:
             raise ValueError(
@@ -192,6 +195,9 @@ class NativeModel:
         self.action_space = action_space
         self.device = torch.device(device)
         self.networks = networks.to(self.device).eval().requires_grad_(False)
+        if planning_type(precision, self.device) == torch.bfloat16:
+            for part in (networks.predictor, networks.steps_to_goal, networks.doubt):
+                part.bfloat16()
         self.architecture = networks.architecture
         self.picture_keys = tuple(f"observation.images.{camera}" for camera in self.architecture.cameras)
         self.required_keys = (*self.picture_keys, "observation.state")
@@ -311,6 +317,25 @@ class NativeModel:
             where = int((~torch.isfinite(state)).nonzero()[0, 1])
             raise ValueError(f"observation.state has NaN or infinity in dimension {where}")
         return state.to(self.device)
+
+
+def planning_type(precision: str, device: torch.device) -> torch.dtype:
+    """The number type for planning: a word, or `auto` for what the device multiplies fastest."""
+    types = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    if precision == "auto":
+        if device.type == "cuda":
+            return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+        fast = device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported() and _multiplies_bf16()
+        return torch.bfloat16 if fast else torch.float32
+    if precision not in types:
+        raise ValueError(f"precision is {precision!r}; known are auto, {', '.join(types)}")
+    return types[precision]
+
+
+def _multiplies_bf16() -> bool:
+    """Whether this processor has instructions for it; emulated, it would be slower than float32."""
+    asked = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return any(ask is not None and ask() for ask in asked)
 
 
 def architecture_to_dict(architecture: Architecture) -> dict[str, Any]:

@@ -13,7 +13,7 @@ SIMULATORS = ("simulator", "simulator_latent")
 
 
 def make_model(config: Mapping[str, Any], task: str, threads: int = 1) -> WorldModel:
-    """A brain from {name: word, device: ..., judge: ...}.
+    """A brain from {name: word, device: ..., precision: ..., judge: ...}.
 
     Args:
         config: `name` is a shipped model, a path, `hf:owner/name`, `simulator` (true dynamics, true distance) or
@@ -24,7 +24,7 @@ def make_model(config: Mapping[str, Any], task: str, threads: int = 1) -> WorldM
     name, device = str(config["name"]), str(config.get("device") or "auto")
     space = ActionSpace.tabletop()
     if name not in SIMULATORS:
-        return worldmodel.load(name, device)
+        return worldmodel.load(name, device, precision=str(config.get("precision") or "auto"))
     from envs.simulator_model import SimulatorModel
 
     judge = None

@@ -52,6 +52,7 @@ def configuration(root: Path, **changes: Any) -> Any:
         "episodes": RECIPE.episodes,
         "steps_per_episode": RECIPE.steps_per_episode,
         "seed": RECIPE.seed,
+        "episodes_per_scene": RECIPE.episodes_per_scene,
         "workers": 2,
         "out": str(root),
     }
@@ -250,3 +251,16 @@ def test_a_world_that_cannot_be_made_is_said_and_can_be_corrected(tmp_path: Path
     done = collect(replace(RECIPE, episodes=1), tmp_path, workers=1)
     assert isinstance(done, Collected)
     assert done.played == 1
+
+
+def test_episodes_of_one_scene_look_alike_and_lie_elsewhere() -> None:
+    env = gymnasium.make(RECIPE.env_id, disable_env_checker=True, with_goal=False, image_size=64).unwrapped
+    recipe = replace(RECIPE, episodes_per_scene=2, steps_per_episode=1)
+    scenes = []
+    for index in range(4):
+        play_episode(env, recipe, index)
+        scenes.append(env.world.scene)  # pyright: ignore[reportAttributeAccessIssue]
+    env.close()
+    looks = [(scene.object_color, scene.object_half, scene.light_strength) for scene in scenes]
+    assert looks[0] == looks[1] != looks[2] == looks[3]
+    assert len({scene.object_position for scene in scenes}) == 4

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from robots import Guard, JointTarget, Limits
-from robots.guard import REACHED_M, REACHED_RAD, State, Verdict, request, rotation_of, rpy_of
+from robots.guard import BULGE_M, LEAP_RAD, MISS_M, REACHED_M, REACHED_RAD, State, Verdict, request, rotation_of, rpy_of
 from robots.kinematics import panda
 from robots.stream import path
 
@@ -52,8 +52,17 @@ def assert_within_limits(verdict: Verdict, state: State) -> None:
     assert target is not None
     assert LIMITS.period_s <= verdict.duration_s <= LIMITS.longest_step_s
     margin = LIMITS.joint_margin_rad - 1e-6
-    for tick in path(state.commanded, target, verdict.duration_s, 250.0):
+    start, _ = KINEMATICS.forward(state.commanded.joints)
+    low, high = np.minimum(LIMITS.workspace_low, start), np.maximum(LIMITS.workspace_high, start)
+    for number, tick in enumerate(path(state.commanded, target, verdict.duration_s, 250.0)):
         assert (np.abs(tick.velocity) <= np.array(LIMITS.joint_velocity) * (1 + 1e-6)).all()
+        if number % 5 == 0:
+            on_the_way, _ = KINEMATICS.forward(tick.joints)
+            assert (on_the_way >= low - BULGE_M - 1e-3).all()
+            assert (on_the_way <= high + BULGE_M + 1e-3).all()
+    assert verdict.aim is not None
+    assert np.linalg.norm(KINEMATICS.forward(target.joints)[0] - verdict.aim[:3]) <= MISS_M
+    assert np.abs(target.joints - state.commanded.joints).max() <= LEAP_RAD
     assert (target.joints >= np.array(LIMITS.joint_low) + margin).all()
     assert (target.joints <= np.array(LIMITS.joint_high) - margin).all()
     position, rotation = KINEMATICS.forward(target.joints)
@@ -153,6 +162,29 @@ def test_the_checks_come_in_order() -> None:
     assert "action[0]" in GUARD.review(state_at(), stale_and_mad, now=10.0).sentence
     stale_and_doubted = ask(observed_s=0.0, uncertainty=99.0)
     assert "s old" in GUARD.review(state_at(), stale_and_doubted, now=10.0).sentence
+
+
+def at_pose(position: list[float], rpy: list[float]) -> State:
+    """An arm at rest with its tool at a pose."""
+    joints = HOME
+    for _ in range(8):
+        joints = KINEMATICS.solve(joints, np.array(position), rotation_of(np.array(rpy)))
+    return state_at(joints)
+
+
+def test_a_pose_that_the_joints_miss_is_not_gone_to() -> None:
+    """Inverse kinematics gives the nearest it finds; a decimetre beside the aim is another movement."""
+    state = at_pose([0.45, -0.097, 0.042], [3.42, 0.07, -1.01])
+    verdict = GUARD.review(state, ask(action=[-0.05, 0.05, -0.05, -0.25, -0.25, -0.25, -0.5]), now=10.0)
+    assert verdict.outcome == "vetoed"
+    assert "no joint angles near these" in verdict.sentence
+
+
+def test_a_tool_turned_far_past_its_limits_is_not_jerked_back() -> None:
+    state = at_pose([0.45, 0.0, 0.15], [math.pi, 0.0, 1.9])
+    verdict = GUARD.review(state, ask(action=np.zeros(7)), now=10.0)
+    assert verdict.outcome == "vetoed"
+    assert "turn it back by hand" in verdict.sentence
 
 
 def test_an_arm_that_did_not_follow_is_not_driven_on() -> None:

@@ -142,6 +142,16 @@ def test_ctrl_c_stops_before_the_next_step(bench: Bench) -> None:
     bench.assert_parked_and_released()
 
 
+def test_a_stop_before_the_first_step_sends_no_step(bench: Bench) -> None:
+    operator = Operator(bench.said.append)
+    operator.request_stop()
+    with BlackBox(bench.path) as box:
+        guard = Guard(LIMITS, bench.arm.kinematics)
+        ending = drive(bench.arm, gentle, guard, box, operator, steps=4, say=bench.said.append)
+    assert ending.code is Exit.STOPPED
+    assert ending.steps == 0
+
+
 def test_a_second_ctrl_c_does_not_skip_the_park(bench: Bench) -> None:
     send, count = bench.arm.command, 0
 

@@ -104,6 +104,29 @@ def test_what_does_not_fit_is_refused_before_anything_moves(
     assert not (tmp_path / "r" / "blackbox.jsonl").exists()
 
 
+@pytest.mark.parametrize("steps", ["0", "-3", "2.5", "abc"])
+def test_steps_is_a_number_of_steps(call: Premotor, steps: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("run", TRUSTING, f"steps={steps}", "out=r") == 2
+    assert "whole number" in capsys.readouterr().err
+
+
+def test_what_the_world_says_and_the_robot_says_agree(call: Premotor, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("run", TRUSTING, "env.simulator=pybullet", "out=r") == Exit.REFUSED
+    assert "say robot=pybullet" in capsys.readouterr().out
+
+
+def test_a_full_disk_afterwards_does_not_hide_how_the_run_ended(
+    call: Premotor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("robots.run.write_rrd", full)
+    assert call("run", TRUSTING, "steps=1", "out=r") == Exit.FAULT
+    assert json.loads((tmp_path / "r/results.json").read_text())["ended"] == "done"
+    assert "No space left" in capsys.readouterr().out
+
+
 def test_a_goal_picture_from_a_file(call: Premotor, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     picture = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
     Image.fromarray(picture).save(tmp_path / "goal.png")
