@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 ROOT = Path(__file__).resolve().parent
+# Settings that take one number, or one for each dimension.
+ONE_OR_EACH = ("initial_std", "min_std")
 CONFIGS = ROOT / "configs"
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
@@ -222,6 +224,10 @@ def _check_kind(command: str, override: Override, default: Any) -> None:
     value: Any = override.value()
     if default is None or (isinstance(value, str) and "${" in value):
         return
+    if value is None and isinstance(default, DictConfig):
+        return  # a term left out; whoever needs the mapping says so
+    if isinstance(default, float | ListConfig) and _last(override.key_or_group) in ONE_OR_EACH:
+        return  # the planner knows how many there must be
     if isinstance(default, bool):
         good, kind = isinstance(value, bool), "true or false"
     elif isinstance(default, int):
@@ -230,7 +236,7 @@ def _check_kind(command: str, override: Override, default: Any) -> None:
         good, kind = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value), "a number"
     elif isinstance(default, ListConfig):
         good, kind = isinstance(value, list), "a list"
-    elif isinstance(default, DictConfig):
+    elif isinstance(default, DictConfig) and len(default):
         inner = next(iter(default), "key")
         good, kind = isinstance(value, dict), f"a mapping; set one of its keys, {override.key_or_group}.{inner}=..."
     else:
@@ -275,9 +281,10 @@ def _vary(cfg: DictConfig, override: Override) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    # A planner, a brain or a world of one's own lies where one stands.
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
+    # A planner, a brain or a world of one's own lies where one stands; it must not be taken for a room of ours.
+    sys.path[:] = [str(ROOT), *(place for place in sys.path if place != str(ROOT))]
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
     try:
         return _answer(words)
     except KeyboardInterrupt:

@@ -199,5 +199,5 @@ class SimulatorModel:
         lead = pictures.shape[:-3]
         seen = judge.encode({"observation.images.front": pictures.reshape(-1, *pictures.shape[-3:])})
         wanted = judge.encode({"observation.images.front": self.decode(goal)})
-        distance = judge.feature_distance(seen.reshape(*lead, *seen.shape[1:]), wanted)
+        distance = judge.feature_distance(seen.reshape(*lead, *seen.shape[1:]), wanted).cpu()
         return distance[..., None].expand(latents.shape[:-1]) if latents.ndim == 4 else distance

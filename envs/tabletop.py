@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,6 +85,19 @@ PALETTE = (
 )
 
 Range = tuple[float, float]
+# What the two simulators can do justice to: sizes beyond it leave the compiled bounding volumes, masses the solver.
+FACTOR_LIMITS: dict[str, Range] = {
+    "object_half_size": (0.01, 0.045),
+    "object_stretch": (1.0, 2.0),
+    "object_x": (0.3, 0.7),
+    "object_y": (-0.3, 0.3),
+    "object_mass": (0.01, 1.0),
+    "object_friction": (0.05, 3.0),
+    "table_brightness": (0.0, 1.0),
+    "light_strength": (0.0, 2.0),
+    "camera_elevation_deg": (-25.0, 40.0),
+    "camera_distance": (0.6, 2.0),
+}
 
 
 @dataclass(frozen=True)
@@ -123,6 +136,9 @@ class Variation:
             sound = not numeric or bool(np.isfinite(np.asarray(value, dtype=np.float64)).all())
             if numeric and (len(value) != 2 or not sound or value[0] > value[1]):
                 raise ValueError(f"variation.{field.name} is {value}; a range is (low, high) with low <= high")
+            least, most = FACTOR_LIMITS.get(field.name, (-math.inf, math.inf))
+            if numeric and not least <= value[0] <= value[1] <= most:
+                raise ValueError(f"variation.{field.name} is {value}; it may be {least:g} to {most:g}")
         for name, allowed in (("object_kind", OBJECT_KINDS), ("table_texture", TABLE_TEXTURES)):
             foreign = [choice for choice in getattr(self, name) if choice not in allowed]
             if foreign:
@@ -178,6 +194,9 @@ class Variation:
                 near = difflib.get_close_matches(name, known, n=1)
                 hint = f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}"
                 raise ValueError(f"variation has no factor {name!r}{hint}")
+        for name, value in values.items():
+            if isinstance(value, str) or not isinstance(value, Sequence):
+                raise ValueError(f"variation.{name} is {value!r}; give a list: a range [low,high], or choices")
         return dataclasses.replace(base, **{name: tuple(value) for name, value in values.items()})
 
 

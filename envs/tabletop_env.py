@@ -91,8 +91,10 @@ class TabletopEnv(gymnasium.Env[Observation, np.ndarray]):
         for camera in cameras:
             if camera not in CAMERAS:
                 raise ValueError(f"no camera is called {camera!r}; known are {', '.join(CAMERAS)}")
-        if not IMAGE_SIZES[0] <= image_size <= IMAGE_SIZES[1]:
-            raise ValueError(f"image_size is {image_size}; it may be {IMAGE_SIZES[0]} to {IMAGE_SIZES[1]} px")
+        if not IMAGE_SIZES[0] <= image_size <= IMAGE_SIZES[1] or image_size % 2:
+            raise ValueError(
+                f"image_size is {image_size}; it may be {IMAGE_SIZES[0]} to {IMAGE_SIZES[1]} px, an even number (films)"
+            )
         self.task = tasks.get_task(task)
         self.simulator = simulator
         self.cameras = tuple(cameras)

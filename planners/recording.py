@@ -23,7 +23,7 @@ AMBER, TEAL, VIOLET, GREY, RED = (255, 176, 46), (38, 198, 176), (180, 124, 255)
 _FAINT_AMBER = (*AMBER, 70)
 _AXES = ((239, 98, 98), (112, 201, 96), (88, 146, 255))
 _BASE = "panda_link0"
-_OBJECT_HALF_M = 0.022
+_HALF = (0.022, 0.022, 0.022)
 _TRUTH = "observation.environment_state"
 
 
@@ -259,9 +259,7 @@ def _log_goal(recording: rr.RecordingStream, rollout: Rollout) -> None:
         recording.log("pictures/goal", _image(picture))
     thing, state = goal.get(_TRUTH), goal.get(STATE)
     if thing is not None:
-        recording.log(
-            "scene/goal_object", _box(thing, (*VIOLET, 255), _half(rollout), rr.components.FillMode.MajorWireframe)
-        )
+        recording.log("scene/goal_object", _box(thing, (*VIOLET, 255), _HALF, rr.components.FillMode.MajorWireframe))
     if state is not None:
         recording.log("scene/goal_tool", rr.Points3D([state[:3]], colors=[VIOLET], radii=[0.008]))
 
@@ -294,7 +292,7 @@ def _log_seen(
         recording.log("state/gripper/closedness", rr.Scalars(float(state[6])))
     thing = observation.get(_TRUTH)
     if thing is not None:
-        recording.log("scene/object", _box(thing, TEAL, (_OBJECT_HALF_M,) * 3, rr.components.FillMode.Solid))
+        recording.log("scene/object", _box(thing, TEAL, _HALF, rr.components.FillMode.Solid))
 
 
 def _log_step(recording: rr.RecordingStream, step: StepRecord) -> None:
@@ -357,10 +355,6 @@ def _box(
         colors=[colour],
         fill_mode=fill,
     )
-
-
-def _half(rollout: Rollout) -> tuple[float, ...]:
-    return tuple(rollout.about.get("object_half_m", (_OBJECT_HALF_M,) * 3))
 
 
 def _image(picture: np.ndarray) -> rr.EncodedImage | rr.Image:

@@ -1,11 +1,12 @@
 """`premotor adapt`: from recorded episodes to a brain that plans.
 
 Encoder, action-conditioned predictor and heads learn in one loop from windows of a LeRobotDataset. The encoder starts
-from scratch or from a pretrained one (`encoder=DIR`), then learns at a lower rate.
+from scratch or from a pretrained one (`encoder=DIR`).
 """
 
 from __future__ import annotations
 
+import math
 import platform
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -50,9 +51,16 @@ class AdaptSettings:
     video_only: bool = False
     refine_minutes: float = 0.0
 
+    def __post_init__(self) -> None:
+        for name, least in (("windows_per_batch", 2), ("window_steps", 1), ("goal_reach", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {least}")
+        if not (self.refine_minutes >= 0 and math.isfinite(self.refine_minutes)):
+            raise ValueError(f"refine_minutes is {self.refine_minutes}; it is a time, 0 or more")
 
-def settle(networks: Networks, episodes: Episodes, training: Tensor, device: torch.device) -> None:
-    """Measure the batch norm's statistics afresh for the weights as they are."""
+
+def settle(networks: Networks, episodes: Episodes, training: Tensor, steps: int, device: torch.device) -> None:
+    """Measure the batch norm's statistics afresh, on windows of so many steps, for the weights as they are."""
     norm = networks.encoder.norm
     norm.reset_running_stats()
     kept, norm.momentum = norm.momentum, None
@@ -60,7 +68,7 @@ def settle(networks: Networks, episodes: Episodes, training: Tensor, device: tor
     networks.train()
     with torch.no_grad():
         for _ in range(10):
-            windows = episodes.draw(training, 64, 5, 5, generator)
+            windows = episodes.draw(training, 64, steps, 5, generator)
             networks.encoder(windows.pictures.flatten(0, 1).to(device))
     norm.momentum = kept
 
@@ -81,7 +89,10 @@ def adapt(
     device = device or torch.device("cpu")
     weights = weights or LossWeights()
     out = Path(settings.out)
-    episodes = Episodes(settings.data, architecture.cameras, action_space)
+    episodes = Episodes(
+        settings.data, architecture.cameras, action_space,
+        video_only=settings.video_only, state_size=architecture.state_size,
+    )  # fmt: skip
     if episodes.image_size != architecture.image_size:
         raise ValueError(
             f"the data's pictures are {episodes.image_size} px, the model's {architecture.image_size} px; "
@@ -93,6 +104,7 @@ def adapt(
             f"{architecture.state_size}; set architecture.state_size="
         )
     training, held_out = episodes.split(settings.held_out, settings.seed)
+    measures.check_long_enough(episodes, training, held_out)
     torch.manual_seed(settings.seed)
     networks = Networks(architecture).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if settings.encoder is not None:
@@ -128,7 +140,7 @@ def adapt(
         schedule,
         evaluate=evaluate,
         export=export,
-        settle=lambda module: settle(module, episodes, training, device),  # type: ignore[arg-type]
+        settle=lambda module: settle(module, episodes, training, settings.window_steps, device),  # type: ignore[arg-type]
         out=out,
         seed=settings.seed,
         bf16=bf16,
@@ -141,6 +153,7 @@ def adapt(
             "colour_jitter": settings.colour_jitter,
             "video_only": settings.video_only,
             "start": settings.start,
+            "encoder": settings.encoder,
             "data": episodes.fingerprints,
             "architecture": architecture_to_dict(architecture),
         },
@@ -150,9 +163,16 @@ def adapt(
         print(f"Going on from step {trainer.step} of {out}.")
     history = trainer.run()
     finished, card = checkpoint.load_networks(out)
-    if settings.refine_minutes > 0 and card.get("refined_minutes") != settings.refine_minutes:
+    before = float(card.get("refined_minutes", 0.0))
+    if before not in (0.0, settings.refine_minutes):
+        raise ValueError(
+            f"{out} was refined for {before:g} minutes already; say refine_minutes={before:g} or another out="
+        )
+    if settings.refine_minutes > before:
         finished.to(device)
-        refine(finished, episodes, training, minutes=settings.refine_minutes, seed=settings.seed, device=device)
+        refine(
+            finished, episodes, training, minutes=settings.refine_minutes, seed=settings.seed, device=device, bf16=bf16
+        )
         finished.eval()
         with torch.no_grad():
             history[-1] |= measures.evaluate(finished, episodes, training, held_out, device)

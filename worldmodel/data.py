@@ -74,16 +74,26 @@ class Episodes:
         pictures: (frames, C, H, W, 3) uint8, memory-mapped.
         states, actions: (frames, P), (frames, A); actions in [-1, 1].
         truth: (frames, n) `observation.environment_state` for probes, or None.
+        video_only: whether states and actions were left unread (they are zeros then).
         starts, lengths: (episodes,).
         scenes: (episodes,) which episodes share a scene's looks; a dataset that says nothing of it is one scene.
     """
 
-    def __init__(self, roots: Sequence[Path | str], cameras: Sequence[str], action_space: ActionSpace) -> None:
+    def __init__(
+        self,
+        roots: Sequence[Path | str],
+        cameras: Sequence[str],
+        action_space: ActionSpace,
+        *,
+        video_only: bool = False,
+        state_size: int = 7,
+    ) -> None:
         if not roots:
             raise DatasetError("no dataset was given; say data=DIR (premotor collect makes one)")
         self.cameras = tuple(cameras)
         self.action_space = action_space
-        parts = [_read(Path(root), self.cameras, action_space) for root in roots]
+        self.video_only = video_only
+        parts = [_read(Path(root), self.cameras, action_space, state_size if video_only else None) for root in roots]
         for name in ("pictures", "states"):
             sizes = {part[name].shape[1:] for part in parts}
             if len(sizes) > 1:
@@ -242,7 +252,10 @@ class _Joined:
         return out
 
 
-def _read(root: Path, cameras: tuple[str, ...], action_space: ActionSpace) -> dict[str, Any]:
+def _read(
+    root: Path, cameras: tuple[str, ...], action_space: ActionSpace, blind_state_size: int | None = None
+) -> dict[str, Any]:
+    """One dataset; with `blind_state_size` its states (of that size) and actions stay zeros, whatever they are."""
     info_path = root / "meta/info.json"
     if not info_path.exists():
         raise DatasetError(
@@ -263,6 +276,45 @@ def _read(root: Path, cameras: tuple[str, ...], action_space: ActionSpace) -> di
         _check_camera(root, features, f"observation.images.{camera}")
     if len({tuple(features[f"observation.images.{camera}"]["shape"]) for camera in cameras}) > 1:
         raise DatasetError(f"the cameras {', '.join(cameras)} of {root} differ in size")
+    table = _table(root, info)
+    if blind_state_size is None:
+        states, actions = _known(root, info, table, action_space)
+    else:
+        states = np.zeros((table.num_rows, blind_state_size), np.float32)
+        actions = np.zeros((table.num_rows, action_space.size), np.float32)
+    has_truth = "observation.environment_state" in features
+    truth = _column(root, table, "observation.environment_state") if has_truth else None
+    episode = table["episode_index"].to_numpy()
+    lengths = np.bincount(episode)
+    recorded = np.stack(table["action"].to_numpy()) if "action" in table.column_names else episode
+    fingerprint = _fingerprint(info, np.asarray(recorded, np.float32))
+    return {
+        "pictures": _pictures(root, info, cameras, lengths, fingerprint),
+        "states": states,
+        "actions": actions,
+        "truth": truth,
+        "lengths": lengths,
+        "fingerprint": fingerprint,
+        "recipe": _recipe(root / "meta/collection.json"),
+    }
+
+
+def _recipe(path: Path) -> dict[str, Any] | None:
+    """How the dataset was collected, where it says so."""
+    if not path.exists():
+        return None
+    try:
+        recipe = json.loads(path.read_text())
+    except ValueError as error:
+        raise DatasetError(f"{path} is damaged ({error})") from None
+    return recipe if isinstance(recipe, dict) else None
+
+
+def _known(
+    root: Path, info: dict[str, Any], table: pa.Table, action_space: ActionSpace
+) -> tuple[np.ndarray, np.ndarray]:
+    """States (frames, P) and actions (frames, A) in [-1, 1], checked against the action space."""
+    features = info["features"]
     for key in ("observation.state", "action"):
         if key not in features:
             raise DatasetError(f"{root} has no {key}")
@@ -274,7 +326,6 @@ def _read(root: Path, cameras: tuple[str, ...], action_space: ActionSpace) -> di
         raise DatasetError(
             f"{root} was recorded at {info['fps']} Hz; the action space is at {action_space.rate_hz:g} Hz"
         )
-    table = _table(root, info)
     states = _column(root, table, "observation.state")
     physical = _column(root, table, "action")
     actions = action_space.to_unit(torch.tensor(physical)).numpy()
@@ -284,21 +335,7 @@ def _read(root: Path, cameras: tuple[str, ...], action_space: ActionSpace) -> di
             f"{root}: action {action_space.names[column]} is {physical[row, column]:.4g} in frame {row}, outside the "
             f"bounds [{action_space.low[column]:g}, {action_space.high[column]:g}]"
         )
-    has_truth = "observation.environment_state" in features
-    truth = _column(root, table, "observation.environment_state") if has_truth else None
-    episode = table["episode_index"].to_numpy()
-    lengths = np.bincount(episode)
-    fingerprint = _fingerprint(info, physical)
-    recipe_path = root / "meta/collection.json"
-    return {
-        "pictures": _pictures(root, info, cameras, lengths, fingerprint),
-        "states": states,
-        "actions": actions.astype(np.float32),
-        "truth": truth,
-        "lengths": lengths,
-        "fingerprint": fingerprint,
-        "recipe": json.loads(recipe_path.read_text()) if recipe_path.exists() else None,
-    }
+    return states, actions.astype(np.float32)
 
 
 def _check_camera(root: Path, features: dict[str, Any], key: str) -> None:

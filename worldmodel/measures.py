@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from worldmodel.data import Episodes
+from worldmodel.data import DatasetError, Episodes
 from worldmodel.native import Networks
 
 PROBE_EPISODES = 150
@@ -39,20 +39,27 @@ def effective_rank(features: Tensor) -> float:
     return float(torch.exp(-(share * torch.log(share.clamp(min=1e-12))).sum()))
 
 
+def check_long_enough(episodes: Episodes, *chosen: Tensor) -> None:
+    """Refuse at the door what could not be evaluated: figures look HORIZON steps ahead."""
+    for part in chosen:
+        if not (episodes.lengths[part] > HORIZON).any():
+            raise DatasetError(f"no episode has more than {HORIZON} steps; collect longer ones")
+
+
 def evaluate(
     networks: Networks, episodes: Episodes, training: Tensor, held_out: Tensor, device: torch.device
 ) -> dict[str, float]:
     """Figures on held-out episodes; also calibrates the model's doubt on them."""
-    seen = _encode(networks, episodes, training[:PROBE_EPISODES], device)
-    unseen = _encode(networks, episodes, held_out[:PROBE_EPISODES], device)
+    train, test = (part[episodes.lengths[part] > HORIZON][:PROBE_EPISODES] for part in (training, held_out))
+    seen = _encode(networks, episodes, train, device)
+    unseen = _encode(networks, episodes, test, device)
     width = seen.shape[-1]
     figures: dict[str, float] = {}
 
     def rows(values: Tensor, chosen: Tensor, length: int) -> Tensor:
         return values[(episodes.starts[chosen][:, None] + torch.arange(length)).flatten()]
 
-    train, test = training[:PROBE_EPISODES], held_out[:PROBE_EPISODES]
-    targets = {"tool": episodes.states[:, :3]}
+    targets = {} if episodes.video_only else {"tool": episodes.states[:, :3]}
     if episodes.truth is not None:
         targets["object"] = episodes.truth[:, :3]
     for name, values in targets.items():
@@ -70,7 +77,8 @@ def evaluate(
     wrong = (read - known).square()
     networks.get_buffer("readout_trust").copy_((1 - wrong.mean(0) / known.var(0).clamp(min=1e-6)).clamp(0.0, 1.0))
     spread = networks.get_buffer("state_std").cpu()
-    figures["readout_cm"] = float(100 * (wrong * spread**2)[:, :3].sum(-1).sqrt().median())
+    if not episodes.video_only:
+        figures["readout_cm"] = float(100 * (wrong * spread**2)[:, :3].sum(-1).sqrt().median())
 
     # Predictions from every moment that has HORIZON steps after it.
     length = unseen.shape[1]

@@ -23,12 +23,12 @@ STEPS = 6
 REACH = 28
 
 
-def encode_all(networks: Networks, episodes: Episodes, device: torch.device, chunk: int = 1024) -> Tensor:
+def encode_all(networks: Networks, episodes: Episodes, device: torch.device, bf16: bool, chunk: int = 1024) -> Tensor:
     """Features (frames, D) of every frame."""
     networks.eval()
     parts = []
     count = int(episodes.lengths.sum())
-    with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
+    with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
         for first in range(0, count, chunk):
             index = torch.arange(first, min(first + chunk, count))
             parts.append(networks.encoder(episodes.frames(index).to(device)).float().cpu())
@@ -36,13 +36,20 @@ def encode_all(networks: Networks, episodes: Episodes, device: torch.device, chu
 
 
 def refine(
-    networks: Networks, episodes: Episodes, training: Tensor, *, minutes: float, seed: int, device: torch.device
+    networks: Networks,
+    episodes: Episodes,
+    training: Tensor,
+    *,
+    minutes: float,
+    seed: int,
+    device: torch.device,
+    bf16: bool = True,
 ) -> int:
     """Train predictor, steps-to-goal, proposals and doubt on stored features; returns the steps taken."""
     training = training[episodes.lengths[training] > STEPS]
     if len(training) < 2:
         raise DatasetError(f"refinement needs 2 training episodes of more than {STEPS} steps; say refine_minutes=0")
-    features = encode_all(networks, episodes, device)
+    features = encode_all(networks, episodes, device, bf16)
     states = networks.normalise_state(episodes.states.to(device)).cpu()
     parts = (networks.predictor, networks.steps_to_goal, networks.proposal, networks.doubt, networks.readout)
     parameters = [parameter for part in parts for parameter in part.parameters()]

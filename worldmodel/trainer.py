@@ -39,6 +39,15 @@ class Schedule:
     evaluate_every: int = 500
     save_every: int = 500
 
+    def __post_init__(self) -> None:
+        for name in ("steps", "warmup_steps", "evaluate_every", "save_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        for name in ("minutes", "learning_rate"):
+            value = getattr(self, name)
+            if value is not None and not (value > 0 and math.isfinite(value)):
+                raise ValueError(f"{name} is {value}; it must be more than 0")
+
     def rate(self, progress: float, step: int) -> float:
         """Learning rate at a share of the run: linear warm-up, then a cosine."""
         cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Cell", "cells_of", "main", "make_model"]
 
+# The choices a bare `premotor bench` composes.
+_DEFAULTS = {"model": "tabletop", "planner": "cem"}
 _CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 
@@ -111,6 +113,11 @@ def _choices(group: str, names: Any, one: dict[str, Any]) -> list[dict[str, Any]
         return [one]
     from omegaconf import OmegaConf
 
+    own = OmegaConf.to_container(OmegaConf.load(_CONFIGS / group / f"{_DEFAULTS[group]}.yaml"), resolve=True)
+    if one != own:
+        raise ValueError(
+            f"{group}s= takes each {group}'s own settings; leave out {group}= and {group}.KEY=, or give one {group} at a time"
+        )
     chosen = []
     for name in [names] if isinstance(names, str) else names:
         path = _CONFIGS / group / f"{name}.yaml"

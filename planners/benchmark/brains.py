@@ -24,13 +24,14 @@ def make_model(config: Mapping[str, Any], task: str, threads: int = 1) -> WorldM
     name, device = str(config["name"]), str(config.get("device") or "auto")
     space = ActionSpace.tabletop()
     if name not in SIMULATORS:
-        return worldmodel.load(name, device, precision=str(config.get("precision") or "auto"))
+        return worldmodel.load(name, device, space, precision=str(config.get("precision") or "auto"))
     from envs.simulator_model import SimulatorModel
 
     judge = None
     if name == "simulator_latent":
-        judge = worldmodel.load(str(config.get("judge") or "tabletop"), device)
-    return SimulatorModel(task, space, threads=threads, judge=judge)
+        judge = worldmodel.load(str(config.get("judge") or "tabletop"), device, space)
+    size = getattr(getattr(judge, "architecture", None), "image_size", 64)
+    return SimulatorModel(task, space, threads=threads, judge=judge, image_size=size)
 
 
 def weights_digest(config: Mapping[str, Any]) -> str:

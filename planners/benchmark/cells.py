@@ -77,6 +77,7 @@ def summary(cell: Cell, rows: Sequence[Mapping[str, Any]], seed: int, about: Map
         "budget": dict(cell.budget),
         "objective": dict(cell.objective),
         "planner_settings": dict(cell.planner),
+        "model_settings": dict(cell.model),
         "world": dict(cell.world),
         "weights": cell.weights,
         "key": cell.key,

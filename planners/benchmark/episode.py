@@ -56,6 +56,10 @@ class EpisodeResult:
 
 def visible_goal(goal: Mapping[str, np.ndarray], keys: tuple[str, ...]) -> Goal:
     """What a brain may know of the goal: the pictures it looks at, and for the simulator its state; no more."""
+    missing = [key for key in keys if key.startswith(IMAGES) and key not in goal]
+    if missing:
+        seen = ", ".join(key for key in goal if key.startswith(IMAGES)) or "no picture"
+        raise ValueError(f"the model needs {missing[0]}, the world shows {seen}; set cameras=")
     shown = {key: goal[key] for key in keys if key in goal and (key.startswith(IMAGES) or key == SIMULATOR)}
     return Goal.from_observation(shown)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import signal
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -121,7 +123,9 @@ def run_cells(
             finish(job, play(job))
         return log
     # Spawned, not forked: a renderer's or a model's threads do not survive a fork.
-    with ProcessPoolExecutor(min(workers, max(1, len(jobs))), multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(
+        min(workers, max(1, len(jobs))), multiprocessing.get_context("spawn"), initializer=_obey_parent
+    ) as pool:
         running: dict[Future[Row], Job] = {pool.submit(play, job): job for job in jobs}
         try:
             for future in as_completed(running):
@@ -130,6 +134,19 @@ def run_cells(
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return log
+
+
+def _obey_parent() -> None:
+    """In a worker: Ctrl-C is the parent's to handle, and a killed parent takes its workers along."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def follow() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
 
 
 def play(job: Job) -> Row:

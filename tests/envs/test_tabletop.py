@@ -172,6 +172,21 @@ def test_a_mistyped_factor_names_the_nearest() -> None:
 
 
 @pytest.mark.parametrize(
+    ("factors", "said"),
+    [
+        ({"object_half_size": (0.09, 0.09)}, "0.01 to 0.045"),
+        ({"object_mass": (0.0, 0.0)}, "0.01 to 1"),
+        ({"light_strength": 0.5}, "give a list"),
+        ({"object_kind": "box"}, "give a list"),
+        ({"object_x": (0.6, 0.4)}, "low <= high"),
+    ],
+)
+def test_factors_beyond_what_can_be_simulated_are_refused(factors: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        Variation.of(factors)
+
+
+@pytest.mark.parametrize(
     ("action", "said"),
     [
         (np.zeros(6), "7 numbers"),

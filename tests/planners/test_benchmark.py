@@ -23,6 +23,7 @@ from planners.benchmark import cells_of, main
 from planners.benchmark.brains import make_model
 from planners.benchmark.episode import run_episode, visible_goal
 from planners.benchmark.suite import EpisodeLog, run_cells
+from premotor import main as front_door
 
 assert envs
 SEARCH = {"name": "cem", "horizon": 4, "elites": 4, "initial_std": [0.6, 0.6, 0.6, 0.1, 0.1, 0.1, 0.2]}
@@ -112,6 +113,29 @@ def test_the_command_writes_results_and_a_second_run_only_adds(
     assert main(config(tmp_path, episodes=1, planner={"name": "random", "horizon": 1})) == 0
     results = json.loads((tmp_path / "results.json").read_text())
     assert [(cell["planner"], cell["episodes"]) for cell in results] == [("hold", 3), ("random", 1)]
+
+
+def test_a_camera_the_world_lacks_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"needs observation\.images\.front, the world shows .*wrist; set cameras="):
+        main(config(tmp_path, cameras=["wrist"], episodes=1, model={"name": "tabletop", "device": "cpu"}))
+
+
+def test_the_planner_of_the_contributing_page_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text()
+    code = page.split("```python\n# my_planners.py\n")[1].split("```")[0]
+    (tmp_path / "my_planners.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", list(sys.path))
+    words = ["planner=shooting", "planner.name=my_planners:Greedy", "model=simulator", "objective=learned"]
+    words += ["task=reach", "episodes=1", "budget.samples=8", "budget.iterations=2", "out=out"]
+    assert front_door(["bench", *words]) == 0
+    (result,) = json.loads((tmp_path / "out/results.json").read_text())
+    assert (result["planner"], result["episodes"]) == ("my_planners:Greedy", 1)
+
+
+def test_several_planners_are_not_given_one_s_settings(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="leave out planner="):
+        cells_of(config(tmp_path, planners=["cem", "icem"]))
 
 
 def test_a_world_of_ones_own_is_named_by_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,4 +55,4 @@ def test_an_objective_reports_every_term_and_leaves_out_none(point: Any) -> None
     )
     assert list(terms) == ["go", "still"]
     assert all(value.shape == (1, 4) for value in terms.values())
-    assert default_objective().names == ("learned", "feature")
+    assert default_objective().names == ("learned", "feature", "state")

@@ -49,6 +49,46 @@ def test_foreign_datasets_are_refused(copy: Path, change, words: str) -> None:
         Episodes([copy], ("front",), TABLETOP)
 
 
+def test_video_alone_is_read_from_any_robot(copy: Path) -> None:
+    """Pretraining asks for pictures only: other actions and their bounds do not matter."""
+    edit_info(copy, lambda info: info["features"]["action"].update(shape=[6]))
+    episodes = Episodes([copy], ("front",), TABLETOP, video_only=True)
+    assert not episodes.states.any()
+    assert not episodes.actions.any()
+    assert len(episodes) == 8
+
+
+@pytest.mark.parametrize(
+    ("kind", "setting", "words"),
+    [
+        (Schedule, {"steps": 0}, "at least 1"),
+        (Schedule, {"minutes": -1.0}, "more than 0"),
+        (Schedule, {"learning_rate": float("nan")}, "more than 0"),
+        (Schedule, {"evaluate_every": 0}, "at least 1"),
+        (AdaptSettings, {"data": ("d",), "out": "o", "windows_per_batch": 0}, "at least 2"),
+        (AdaptSettings, {"data": ("d",), "out": "o", "refine_minutes": -1.0}, "0 or more"),
+    ],
+)
+def test_schedules_that_would_never_end_are_refused(kind, setting, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        kind(**setting)
+
+
+def test_a_run_goes_on_from_another_s_weights_only_if_they_fit(tiny_dataset: Path, tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "before", Networks(SMALL), TABLETOP, {"training": {"command": "x"}, "data": []})
+    settings = AdaptSettings(
+        data=(str(tiny_dataset),), out=str(tmp_path / "on"), windows_per_batch=8, window_steps=3, held_out=0.2,
+        start=str(tmp_path / "before"),
+    )  # fmt: skip
+    schedule = Schedule(steps=1, learning_rate=1e-9, evaluate_every=1, save_every=1)
+    adapt(settings, schedule, SMALL, bf16=False)
+    before, after = (checkpoint.load_networks(tmp_path / name)[0] for name in ("before", "on"))
+    torch.testing.assert_close(after.encoder.join.weight, before.encoder.join.weight, atol=2e-3, rtol=2e-3)
+    assert checkpoint.read_card(tmp_path / "on")["training"]["before"]["command"] == "x"
+    with pytest.raises(ValueError, match="has features=24, here it is 16"):
+        adapt(replace(settings, out=str(tmp_path / "no")), schedule, replace(SMALL, features=16), bf16=False)
+
+
 def test_a_half_written_description_is_refused(copy: Path) -> None:
     path = copy / "meta/info.json"
     path.write_text(path.read_text()[:100])
