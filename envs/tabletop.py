@@ -137,7 +137,8 @@ class Variation:
             if numeric and (len(value) != 2 or not sound or value[0] > value[1]):
                 raise ValueError(f"variation.{field.name} is {value}; a range is (low, high) with low <= high")
             least, most = FACTOR_LIMITS.get(field.name, (-math.inf, math.inf))
-            if numeric and not least <= value[0] <= value[1] <= most:
+            bounds = np.asarray(value, dtype=np.float64) if numeric else np.zeros(0)
+            if (bounds < least).any() or (bounds > most).any():
                 raise ValueError(f"variation.{field.name} is {value}; it may be {least:g} to {most:g}")
         for name, allowed in (("object_kind", OBJECT_KINDS), ("table_texture", TABLE_TEXTURES)):
             foreign = [choice for choice in getattr(self, name) if choice not in allowed]

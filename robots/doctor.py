@@ -192,9 +192,10 @@ def model() -> str:
     import torch
 
     from worldmodel import load
+    from worldmodel.checkpoint import SHIPPED, read_card
 
     brain = load("tabletop")
-    size = brain.networks.architecture.image_size
+    size = int(read_card(SHIPPED / "tabletop")["architecture"]["image_size"])
     pictures = {key: np.full((1, size, size, 3), 128, np.uint8) for key in brain.required_keys if "images" in key}
     with torch.inference_mode():
         latent = brain.encode(pictures)

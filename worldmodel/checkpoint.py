@@ -5,7 +5,6 @@ Nothing is pickled. A card that does not fit its weights, or weights that do not
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import json
 import os
@@ -65,15 +64,9 @@ def save(
     }
     weights, text = folder / f".{WEIGHTS}.{os.getpid()}.part", folder / f".{CARD}.{os.getpid()}.part"
     save_file(tensors, weights)
-    # Two files are not replaced in one stroke: the card says which weights it belongs to.
-    full["weights_sha256"] = _digest(weights)
     text.write_text(json.dumps(full, indent=2) + "\n")
     os.replace(weights, folder / WEIGHTS)
     os.replace(text, folder / CARD)
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def read_card(folder: Path) -> dict[str, Any]:
@@ -122,8 +115,6 @@ def load_networks(folder: Path) -> tuple[Networks, dict[str, Any]]:
     path = folder / WEIGHTS
     if not path.exists():
         raise CheckpointError(f"{folder} has a card but no {WEIGHTS}")
-    if "weights_sha256" in card and card["weights_sha256"] != _digest(path):
-        raise CheckpointError(f"{path} is truncated or damaged, or its card belongs to other weights; copy both again")
     try:
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:

@@ -114,7 +114,7 @@ def _choices(group: str, names: Any, one: dict[str, Any]) -> list[dict[str, Any]
     from omegaconf import OmegaConf
 
     own = OmegaConf.to_container(OmegaConf.load(_CONFIGS / group / f"{_DEFAULTS[group]}.yaml"), resolve=True)
-    if one != own:
+    if isinstance(own, dict) and one.get("name") == own["name"] and one != own:
         raise ValueError(
             f"{group}s= takes each {group}'s own settings; leave out {group}= and {group}.KEY=, or give one {group} at a time"
         )

@@ -135,7 +135,7 @@ def test_the_planner_of_the_contributing_page_works(tmp_path: Path, monkeypatch:
 
 def test_several_planners_are_not_given_one_s_settings(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="leave out planner="):
-        cells_of(config(tmp_path, planners=["cem", "icem"]))
+        cells_of(config(tmp_path, planner={"name": "cem", "horizon": 8}, planners=["cem", "icem"]))
 
 
 def test_a_world_of_ones_own_is_named_by_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,7 +75,7 @@ def test_a_run_that_ends_well(bench: Bench) -> None:
     )
     np.testing.assert_allclose(moved[:2], 0.03, atol=0.004)
     kinds = [line["kind"] for line in bench.record]
-    assert kinds == ["header", *["step", "sent"] * 4, "stop", "stop", "stop", "end"]
+    assert kinds == ["header", *["step", "sent"] * 4, "ending", "stop", "stop", "stop", "end"]
     assert bench.record[1]["requested"] == GENTLE.tolist()
     bench.assert_parked_and_released()
 

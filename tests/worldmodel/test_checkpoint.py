@@ -66,15 +66,6 @@ def test_nan_in_the_weights_is_refused(model, tmp_path) -> None:
         load(tmp_path / "nan", "cpu")
 
 
-def test_a_card_beside_newer_weights_is_refused(model, saved, tmp_path) -> None:
-    with torch.no_grad():
-        model.networks.predictor.enter.bias[0] += 1.0
-    checkpoint.save(tmp_path / "newer", model.networks, TABLETOP, {}, half=False)
-    (saved / checkpoint.WEIGHTS).write_bytes((tmp_path / "newer" / checkpoint.WEIGHTS).read_bytes())
-    with pytest.raises(checkpoint.CheckpointError, match="its card belongs to other weights"):
-        load(saved, "cpu")
-
-
 @pytest.mark.parametrize("name", checkpoint.shipped_models())
 def test_what_is_shipped_loads_and_fits_in_the_repository(name: str) -> None:
     assert load(name, "cpu", TABLETOP).action_space == TABLETOP
