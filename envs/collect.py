@@ -13,8 +13,6 @@ import functools
 import json
 import multiprocessing
 import os
-import signal
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -29,6 +27,7 @@ from envs.episode_store import Episode, Layout, keep_whole, stage, staged_paths,
 from envs.lerobot_files import check_files, finish, finished_episodes
 from envs.play import POLICIES, make_policy
 from envs.tabletop import ACTION_NAMES, JOINT_NAMES, POLICY_HZ, STATE_NAMES
+from envs.workers import obey_parent
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -240,7 +239,7 @@ def _play_all(recipe: Recipe, root: Path, missing: list[int], workers: int) -> N
     context = multiprocessing.get_context("spawn")
     with (
         _one_thread_each(),
-        ProcessPoolExecutor(workers, mp_context=context, initializer=_obey_parent) as pool,
+        ProcessPoolExecutor(workers, mp_context=context, initializer=obey_parent) as pool,
         Progress(*columns) as progress,
     ):
         bar = progress.add_task("", total=recipe.episodes, completed=recipe.episodes - len(missing), rate=0.0)
@@ -275,19 +274,6 @@ def _world(env_id: str, arguments: str) -> Any:
     import envs as _worlds  # noqa: F401  registers them
 
     return gymnasium.make(env_id, disable_env_checker=True, **json.loads(arguments), with_goal=False).unwrapped
-
-
-def _obey_parent() -> None:
-    """In a worker: Ctrl-C is the parent's to handle, and a killed parent takes its workers along."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def follow() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
 
 
 @contextlib.contextmanager

@@ -61,22 +61,11 @@ def refine(
     while (share := (time.monotonic() - began) / (60 * minutes)) < 1.0:
         for group in optimizer.param_groups:
             group["lr"] = 1e-3 * min(1.0, (step + 1) / 100) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share)))
-        own = torch.randint(len(training), (BATCH,), generator=generator)
-        episode = training[own]
-        length = episodes.lengths[episode]
-        first = (torch.rand(BATCH, generator=generator) * (length - STEPS)).long()
-        index = (episodes.starts[episode] + first)[:, None] + torch.arange(STEPS + 1)
-        goal_at = torch.minimum(first + 1 + (torch.rand(BATCH, generator=generator) * REACH).long(), length - 1)
-        goal_index = episodes.starts[episode] + goal_at
-        # A twin of one of the window's moments, or of the goal.
-        own_frame = index[torch.arange(BATCH), torch.randint(STEPS + 1, (BATCH,), generator=generator)]
-        anchor = torch.where(torch.rand(BATCH, generator=generator) < 0.6, own_frame, goal_index)
-        stranger_index = episodes.twins(training, episode, anchor, generator)
-
-        z, p = features[index].to(device), states[index].to(device)
-        actions = episodes.actions[index[:, :-1]].to(device)
-        goal = features[goal_index].to(device)
-        steps = (goal_at - first).to(device)
+        at = episodes.choose(training, BATCH, STEPS, REACH, generator, group=1)
+        z, p = features[at.window].to(device), states[at.window].to(device)
+        actions = episodes.actions[at.window[:, :-1]].to(device)
+        goal = features[at.goal].to(device)
+        steps = at.goal_steps.to(device)
         zh, ph, u = z[:, 0], p[:, 0], z.new_zeros(BATCH, 1)
         loss = z.new_zeros(())
         rolled_z, rolled_p = [], []
@@ -100,7 +89,7 @@ def refine(
         where = torch.cat([p, torch.stack(rolled_p, 1)], 1)
         label = torch.cat([remaining, remaining[:, 1:]], 1)
         strange = (torch.rand(label.shape, generator=generator) < STRANGER_SHARE).to(device)
-        wanted = torch.where(strange[..., None], features[stranger_index].to(device)[:, None], goal[:, None])
+        wanted = torch.where(strange[..., None], features[at.twin].to(device)[:, None], goal[:, None])
         valid = strange | (label >= 0)
         label = torch.where(strange, a.distance_bins - 1, label.clamp(0, a.distance_bins - 2))
         logits = networks.steps_to_goal(noisy(sources), where, noisy(wanted.expand_as(sources)))

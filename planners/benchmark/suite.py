@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import signal
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -17,6 +15,7 @@ from typing import Any
 import gymnasium
 import torch
 
+from envs.workers import obey_parent
 from planners.benchmark.brains import make_model
 from planners.benchmark.cells import Cell
 from planners.benchmark.episode import run_episode
@@ -124,7 +123,7 @@ def run_cells(
         return log
     # Spawned, not forked: a renderer's or a model's threads do not survive a fork.
     with ProcessPoolExecutor(
-        min(workers, max(1, len(jobs))), multiprocessing.get_context("spawn"), initializer=_obey_parent
+        min(workers, max(1, len(jobs))), multiprocessing.get_context("spawn"), initializer=obey_parent
     ) as pool:
         running: dict[Future[Row], Job] = {pool.submit(play, job): job for job in jobs}
         try:
@@ -134,19 +133,6 @@ def run_cells(
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return log
-
-
-def _obey_parent() -> None:
-    """In a worker: Ctrl-C is the parent's to handle, and a killed parent takes its workers along."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def follow() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
 
 
 def play(job: Job) -> Row:

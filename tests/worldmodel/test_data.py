@@ -41,18 +41,19 @@ def test_the_same_generator_draws_the_same_windows(tiny_dataset) -> None:
 def test_a_twin_is_of_another_episode_of_the_scene_with_the_arm_in_place(tiny_dataset) -> None:
     episodes = Episodes([tiny_dataset], ("front",), TABLETOP)
     episodes.scenes = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1])
-    episode = torch.tensor([0, 1, 5, 7])
-    anchor = episodes.starts[episode] + 3
-    twins = episodes.twins(torch.arange(8), episode, anchor, torch.Generator().manual_seed(0))
-    owner = torch.bucketize(twins, episodes.starts, right=True) - 1
-    assert episodes.scenes[owner].equal(episodes.scenes[episode])
-    assert (owner != episode).all()
+    at = episodes.choose(torch.arange(8), 64, 3, 5, torch.Generator().manual_seed(0))
+    owner, of_twin = (torch.bucketize(frames, episodes.starts, right=True) - 1 for frames in (at.window[:, 0], at.twin))
+    assert episodes.scenes[of_twin].equal(episodes.scenes[owner])
+    assert (of_twin != owner).all()
+    assert (at.goal_steps >= 1).all()
+    assert (at.goal <= at.last).all()
 
     def apart(frames: torch.Tensor) -> torch.Tensor:
-        return (episodes.states[frames, :3] - episodes.states[anchor, :3]).norm(dim=-1)
+        own = episodes.states[torch.cat([at.window, at.goal[:, None]], 1), :3]
+        return (own - episodes.states[frames, None, :3]).norm(dim=-1).amin(1)
 
-    anyone = torch.cat([apart(episodes.starts[other].expand(4))[None] for other in (0, 2, 3, 4, 6)])
-    assert apart(twins).mean() < 0.5 * anyone.mean()
+    anyone = torch.randint(len(episodes.pictures), (64,), generator=torch.Generator().manual_seed(1))
+    assert apart(at.twin).mean() < 0.5 * apart(anyone).mean()
 
 
 def test_a_scene_with_one_episode_still_gives_windows(tiny_dataset) -> None:
