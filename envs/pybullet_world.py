@@ -156,11 +156,7 @@ class PybulletWorld:
     def apply_scene(self, scene: Scene) -> None:
         """Build a scene; the object lies still at its place, the arm stands as it stood."""
         self._build_scene(scene)
-        yaw = scene.object_yaw
-        turn = panda.rotation_from_rpy(np.array([0.0, 0.0, yaw]))
-        position = np.array([*scene.object_position, scene.object_half[2] + 1e-4]) + turn @ self._center
-        quaternion = [0.0, 0.0, math.sin(yaw / 2), math.cos(yaw / 2)]
-        self._client.resetBasePositionAndOrientation(self._object, position.tolist(), quaternion)
+        self.place_object(np.array([*scene.object_position, scene.object_half[2] + 1e-4]), scene.object_yaw)
         self._settle()
 
     def _build_scene(self, scene: Scene) -> None:
@@ -200,6 +196,12 @@ class PybulletWorld:
         )
 
     # -- placing ---------------------------------------------------------------------------------------------------
+
+    def place_object(self, position: np.ndarray, yaw: float) -> None:
+        """Put the object down at rest."""
+        middle = position + panda.rotation_from_rpy(np.array([0.0, 0.0, yaw])) @ self._center
+        quaternion = [0.0, 0.0, math.sin(yaw / 2), math.cos(yaw / 2)]
+        self._client.resetBasePositionAndOrientation(self._object, middle.tolist(), quaternion)
 
     def place_arm(self, position: np.ndarray, rpy: np.ndarray, gripper: float) -> None:
         """Put the arm at rest with its tool at a pose."""

@@ -29,6 +29,11 @@ from envs.tabletop import (
 Observation = dict[str, np.ndarray]
 SIMULATORS = ("mujoco", "pybullet")
 _GOAL_TRIES = 60
+# A goal picture must show what it asks for: of the front camera's picture at this size, so many pixels must change by
+# so much when the object is taken away. Whatever is observed, and however large, the same goals come of a seed.
+_LOOK_SIZE = 64
+_LEAST_SEEN_PX = 15
+_LEAST_CHANGE = 12
 
 
 class World(Protocol):
@@ -38,6 +43,7 @@ class World(Protocol):
     state_size: int
 
     def apply_scene(self, scene: Scene) -> None: ...
+    def place_object(self, position: np.ndarray, yaw: float) -> None: ...
     def place_arm(self, position: np.ndarray, rpy: np.ndarray, gripper: float) -> None: ...
     def step(self, action: np.ndarray) -> None: ...
     def tool_position(self) -> np.ndarray: ...
@@ -220,15 +226,24 @@ class TabletopEnv(gymnasium.Env[Observation, np.ndarray]):
         goal["simulator.state"] = self.world.save()
         reached = self.task.success(goal["observation.state"], self.world.object_pose(), goal, self._resting_height)
         moved = float(np.linalg.norm(self.world.object_pose()[:3] - thing[:3]))
+        shown = self.task.subject == "tool" or self._object_pixels() >= _LEAST_SEEN_PX
         self.world.restore(start)
         low, high = self.task.apart_m
         apart = self.task.distance(state, thing, goal)
         disturbed = self.task.subject == "tool" and moved > 0.005
         upright = abs(float(goal["observation.environment_state"][2]) - self._resting_height) < 0.006
-        if not reached or disturbed or not low <= apart <= high or (self.task.name == "push" and not upright):
+        fair = reached and shown and not disturbed and low <= apart <= high
+        if not fair or (self.task.name == "push" and not upright):
             return False
         self.goal = goal
         return True
+
+    def _object_pixels(self) -> int:
+        """How many pixels the front camera sees of the object; the object is gone afterwards: restore the world."""
+        seen = self.world.render("front", _LOOK_SIZE).astype(np.int16)
+        self.world.place_object(np.array([0.5, 0.0, -3.0]), 0.0)
+        change = np.abs(seen - self.world.render("front", _LOOK_SIZE)).max(-1)
+        return int((change > _LEAST_CHANGE).sum())
 
     def _info(self, executed: np.ndarray) -> dict[str, Any]:
         thing = self.world.object_pose()

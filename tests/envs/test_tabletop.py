@@ -115,6 +115,29 @@ def test_goals_are_real_states_apart_from_the_start(task: str, simulator: str) -
     env.close()
 
 
+@pytest.mark.parametrize("simulator", SIMULATORS)
+@pytest.mark.parametrize("task", ["push", "lift", "pick_place"])
+def test_a_goal_picture_shows_the_object(task: str, simulator: str) -> None:
+    env = make(task=task, simulator=simulator)
+    for seed in range(20, 25):
+        _, info = env.reset(seed=seed)
+        seen = info["goal"]["observation.images.front"].astype(int)
+        env.restore_state(info["goal"]["simulator.state"])
+        env.world.place_object(np.array([0.5, 0.0, -2.0]), 0.0)
+        without = env.world.render("front", 64).astype(int)
+        assert (np.abs(seen - without).max(-1) > 12).sum() >= 15
+    env.close()
+
+
+def test_what_is_observed_does_not_change_what_is_asked() -> None:
+    plain, rich = make(task="push"), make(task="push", cameras=("wrist", "front"), image_size=128)
+    for seed in range(20, 24):
+        goals = [env.reset(seed=seed)[1]["goal"]["observation.environment_state"] for env in (plain, rich)]
+        assert np.array_equal(*goals)
+    plain.close()
+    rich.close()
+
+
 def test_looks_can_be_shared_while_places_differ(bare: Any) -> None:
     scenes = []
     for seed in (1, 2):
