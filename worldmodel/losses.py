@@ -25,7 +25,7 @@ class LossWeights:
     state: float = 1.0
     contrast: float = 0.3
     spread: float = 5.0
-    readout: float = 0.5
+    readout: float = 0.15
     inverse: float = 0.1
     distance: float = 1.0
     proposal: float = 1.0
@@ -37,6 +37,8 @@ class LossWeights:
 CONTRAST_TEMPERATURE = 0.05
 LATENT_NOISE = 0.05
 SKETCH_NOISE = 0.5
+# Errors of the state, in its spreads, that are small enough.
+READOUT_FLOOR = 0.003
 # Weights of brightness and the two colour differences.
 SKETCH_CHANNELS = (0.2, 0.5, 0.5)
 # How much pairs that are far apart (twins, and moments of other episodes in the same scene) count beside pairs of one
@@ -66,6 +68,15 @@ def contrast_loss(predicted: Tensor, candidates: Tensor, positive: Tensor) -> Te
     """
     squared = torch.cdist(predicted, candidates) ** 2 / predicted.shape[1]
     return F.cross_entropy(-squared / CONTRAST_TEMPERATURE, positive)
+
+
+def readout_loss(read: Tensor, states: Tensor) -> Tensor:
+    """How badly states (N, P) are read: the mean over the numbers of the logarithm of their mean error.
+
+    That is a likelihood with a spread of its own for every number, fitted to the batch. A plain mean of errors is all
+    about numbers that a picture hardly shows (a small tilt), and lets those it shows well stay inexact.
+    """
+    return torch.log((read - states).abs().mean(0) + READOUT_FLOOR).mean()
 
 
 def shake_colours(pictures: Tensor, generator: torch.Generator, amount: float) -> Tensor:
@@ -111,7 +122,7 @@ def adaptation_losses(networks: Networks, windows: Windows, generator: torch.Gen
     losses["contrast"] = contrast_loss(future_z.flatten(0, 1), encoded, positive)
     losses["spread"] = spread_loss(encoded, generator)
     states = torch.cat([p.flatten(0, 1), goal_p])
-    losses["readout"] = F.smooth_l1_loss(networks.readout(encoded[: len(states)]).float(), states)
+    losses["readout"] = readout_loss(networks.readout(encoded[: len(states)]).float(), states)
     inferred = networks.inverse(z[:, :-1].flatten(0, 1), z[:, 1:].flatten(0, 1)).float()
     losses["inverse"] = F.mse_loss(inferred, windows.actions.flatten(0, 1))
 

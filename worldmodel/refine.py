@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from worldmodel.data import DatasetError, Episodes
+from worldmodel.losses import readout_loss
 from worldmodel.native import Networks
 
 STRANGER_SHARE = 0.35
@@ -79,7 +80,7 @@ def refine(
             rolled_z.append(zh.detach())
             rolled_p.append(ph.detach())
 
-        loss = loss + F.smooth_l1_loss(networks.readout(z), p)
+        loss = loss + 0.5 * readout_loss(networks.readout(z).flatten(0, 1), p.flatten(0, 1))
 
         def noisy(x: Tensor) -> Tensor:
             return x + NOISE * torch.randn(x.shape, generator=generator).to(x.device)

@@ -13,7 +13,7 @@ from tests.worldmodel.conftest import SMALL
 from tests.worldmodel.test_data import rewrite_column
 from worldmodel.adapt import AdaptSettings, adapt
 from worldmodel.checkpoint import load_networks
-from worldmodel.losses import contrast_loss, spread_loss
+from worldmodel.losses import contrast_loss, readout_loss, spread_loss
 from worldmodel.pretrain import VIDEO_WEIGHTS
 from worldmodel.trainer import Schedule
 
@@ -134,3 +134,20 @@ def test_contrast_knows_the_right_moment() -> None:
     candidates = torch.randn(20, 8, generator=torch.Generator().manual_seed(0))
     right, wrong = torch.arange(5), torch.arange(5, 10)
     assert contrast_loss(candidates[:5], candidates, right) < 0.1 < contrast_loss(candidates[:5], candidates, wrong)
+
+
+def test_every_number_of_the_state_is_read_as_eagerly_as_the_next() -> None:
+    """Ten times worse in one number, none is heard less: halving any error is worth the same."""
+    generator = torch.Generator().manual_seed(0)
+    states = torch.zeros(64, 7)
+    error = torch.randn(64, 7, generator=generator) * torch.tensor([0.1, 0.1, 0.1, 1.0, 1.0, 1.0, 10.0])
+    worth = []
+    for number in range(7):
+        better = error.clone()
+        better[:, number] /= 2
+        worth.append(float(readout_loss(error, states) - readout_loss(better, states)))
+    assert min(worth) > 0.9 * max(worth) > 0
+    exact = torch.zeros(64, 7, requires_grad=True)
+    readout_loss(exact, states).backward()
+    assert exact.grad is not None
+    assert torch.isfinite(exact.grad).all()
