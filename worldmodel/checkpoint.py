@@ -16,10 +16,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from worldmodel import vjepa2_model
 from worldmodel.interface import ActionSpace, WorldModel
 from worldmodel.native import NativeModel, Networks, architecture_from_dict, architecture_to_dict
 
 FORMAT = "premotor native 1"
+# What `load` reads: the native model's checkpoints and converted ones.
+FORMATS = (FORMAT, vjepa2_model.FORMAT)
 SHIPPED = Path(__file__).parent / "checkpoints"
 WEIGHTS, CARD = "model.safetensors", "card.json"
 
@@ -69,8 +72,8 @@ def save(
     os.replace(text, folder / CARD)
 
 
-def read_card(folder: Path) -> dict[str, Any]:
-    """A checkpoint's card, checked to be one of ours."""
+def read_card(folder: Path, formats: tuple[str, ...] = (FORMAT,)) -> dict[str, Any]:
+    """A checkpoint's card, checked to be one of these kinds."""
     path = folder / CARD
     if not path.exists():
         raise CheckpointError(f"{folder} is no premotor checkpoint: {CARD} is missing")
@@ -80,9 +83,10 @@ def read_card(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is damaged ({error.msg} at line {error.lineno})") from None
     except UnicodeDecodeError:
         raise CheckpointError(f"{path} is damaged (it is no text)") from None
-    if not isinstance(card, dict) or card.get("format") != FORMAT:
+    if not isinstance(card, dict) or card.get("format") not in formats:
         found = card.get("format") if isinstance(card, dict) else type(card).__name__
-        raise CheckpointError(f"{path} is a foreign card (format {found!r}); {FORMAT!r} is read here")
+        known = " or ".join(map(repr, formats))
+        raise CheckpointError(f"{path} is a foreign card (format {found!r}); {known} is read here")
     return card
 
 
@@ -176,12 +180,18 @@ def load(
             own.action_space.check_compatible(action_space)
         return own
     folder = locate(str(name))
-    networks, card = load_networks(folder)
+    card = read_card(folder, FORMATS)
     try:
         space = ActionSpace.from_dict(card.get("action_space") or {})
     except ValueError as error:
         raise CheckpointError(f"{folder / CARD}: {error}") from None
     if action_space is not None:
         space.check_compatible(action_space)
+    if card["format"] == vjepa2_model.FORMAT:
+        try:
+            return vjepa2_model.load_folder(folder, card, resolve_device(device), precision, space)
+        except ValueError as error:
+            raise CheckpointError(str(error)) from None
+    networks, card = load_networks(folder)
     name = str(card.get("name", folder.name))
     return NativeModel(networks, space, name=name, device=resolve_device(device), precision=precision)

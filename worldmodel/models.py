@@ -1,4 +1,4 @@
-"""`premotor models`: which brains are shipped, and what a card says."""
+"""`premotor models`: which brains are shipped, what a card says, and published weights made into a brain."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from worldmodel import checkpoint
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-ACTIONS = ("list", "show")
+ACTIONS = ("list", "show", "convert")
 
 
 def list_models() -> None:
@@ -43,17 +43,39 @@ def show_model(name: str) -> None:
     from rich.console import Console
 
     folder: Path = checkpoint.locate(name)
-    _, card = checkpoint.load_networks(folder)
-    Console().print_json(data=card)
+    checkpoint.load(folder, device="cpu")
+    Console().print_json(data=checkpoint.read_card(folder, checkpoint.FORMATS))
+
+
+def convert_published(cfg: DictConfig) -> None:
+    """Published V-JEPA 2-AC weights into a checkpoint."""
+    from worldmodel.vjepa2_convert import convert
+
+    if cfg.source is None:
+        raise ValueError("say source=FILE, the published torch file (vjepa2-ac-vitg.pt, say)")
+    out = Path(str(cfg.out))
+    if (out / checkpoint.CARD).exists():
+        raise ValueError(f"{out} holds a checkpoint already; choose another out=")
+    heads = None if cfg.heads is None else tuple(int(count) for count in cfg.heads)
+    if heads is not None and len(heads) != 2:
+        raise ValueError(f"heads is {list(heads)}; it is two numbers, of the encoder and of the predictor")
+    card = convert(
+        Path(str(cfg.source)), out, predictor=None if cfg.predictor is None else Path(str(cfg.predictor)),
+        img_size=int(cfg.img_size), heads=heads, licence=str(cfg.licence), name=out.name,
+    )  # fmt: skip
+    size = (out / checkpoint.WEIGHTS).stat().st_size / 1e6
+    print(f"{out}: {card['parameters'] / 1e6:.1f} million parameters, {size:.0f} MB; plan with model={out}")
 
 
 def main(cfg: DictConfig) -> int:
-    """`premotor models action=list|show name=...`."""
+    """`premotor models action=list|show|convert ...`."""
     action = str(cfg.action)
     if action not in ACTIONS:
         raise ValueError(f"models has no action {action!r}; known are {', '.join(ACTIONS)}")
     if action == "list":
         list_models()
-    else:
+    elif action == "show":
         show_model(str(cfg.name))
+    else:
+        convert_published(cfg)
     return 0
