@@ -25,7 +25,8 @@ from torch import Tensor, nn
 class Schedule:
     """How long and how fast to learn.
 
-    A run ends after `steps` optimiser steps or, when `minutes` is given, after that much training time.
+    A run ends after `steps` optimiser steps (0 leaves the weights as they come, for refinement alone) or, when `minutes`
+    is given, after that much training time.
     """
 
     steps: int = 10_000
@@ -40,9 +41,9 @@ class Schedule:
     save_every: int = 500
 
     def __post_init__(self) -> None:
-        for name in ("steps", "warmup_steps", "evaluate_every", "save_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        for name, least in (("steps", 0), ("warmup_steps", 1), ("evaluate_every", 1), ("save_every", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {least}")
         for name in ("minutes", "learning_rate"):
             value = getattr(self, name)
             if value is not None and not (value > 0 and math.isfinite(value)):
@@ -132,7 +133,7 @@ class Trainer:
         """Share of the run that is done."""
         if self.schedule.minutes is not None:
             return self.seconds / (60 * self.schedule.minutes)
-        return self.step / self.schedule.steps
+        return self.step / self.schedule.steps if self.schedule.steps else 1.0
 
     def _advance(self) -> None:
         began = time.monotonic()

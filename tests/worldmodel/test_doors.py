@@ -61,7 +61,7 @@ def test_video_alone_is_read_from_any_robot(copy: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "setting", "words"),
     [
-        (Schedule, {"steps": 0}, "at least 1"),
+        (Schedule, {"steps": -1}, "at least 0"),
         (Schedule, {"minutes": -1.0}, "more than 0"),
         (Schedule, {"learning_rate": float("nan")}, "more than 0"),
         (Schedule, {"evaluate_every": 0}, "at least 1"),

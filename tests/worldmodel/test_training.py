@@ -103,6 +103,23 @@ def test_refinement_leaves_the_encoder_alone_and_needs_few_episodes(tiny_dataset
     assert again.steps_to_goal.enter.weight.equal(refined.steps_to_goal.enter.weight)
 
 
+def test_no_steps_at_all_refine_what_was_there(tiny_dataset, tmp_path) -> None:
+    train(tiny_dataset, tmp_path / "first", 3)
+    schedule = Schedule(steps=0)
+    settings = AdaptSettings(
+        data=(str(tiny_dataset),), out=str(tmp_path / "second"), start=str(tmp_path / "first"), held_out=0.2,
+        refine_minutes=0.01,
+    )  # fmt: skip
+    history = adapt(settings, schedule, SMALL, bf16=False)
+    assert history[-1]["step"] == 0
+    first, second = (load_networks(tmp_path / name)[0] for name in ("first", "second"))
+    for name, value in first.encoder.named_parameters():
+        assert value.equal(dict(second.encoder.named_parameters())[name]), name
+    for part in ("steps_to_goal", "readout"):
+        before, after = (getattr(networks, part).enter.weight for networks in (first, second))
+        assert not before.equal(after), part
+
+
 def test_other_settings_do_not_resume_a_run(tiny_dataset, tmp_path) -> None:
     train(tiny_dataset, tmp_path / "run", 2)
     with pytest.raises(ValueError, match="was trained with steps=2"):
