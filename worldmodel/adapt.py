@@ -237,9 +237,7 @@ def _to(windows: Windows, device: torch.device, jitter: float, generator: torch.
 
 def _fit_statistics(networks: Networks, episodes: Episodes, training: Tensor) -> None:
     """Mean and spread of the state over the training episodes; a number that hardly moves is not blown up."""
-    index = torch.cat([torch.arange(int(s), int(s + n)) for s, n in zip(
-        episodes.starts[training], episodes.lengths[training], strict=True)])  # fmt: skip
-    states = episodes.states[index]
+    states = episodes.states[episodes.frames_of(training)]
     networks.get_buffer("state_mean").copy_(states.mean(0))
     networks.get_buffer("state_std").copy_(states.std(0).clamp(min=0.02))
 

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
-from worldmodel import vjepa2_model
+from worldmodel import checkpoint_files, vjepa2_model
+from worldmodel.checkpoint_files import CARD, WEIGHTS
 from worldmodel.interface import ActionSpace, WorldModel
 from worldmodel.native import NativeModel, Networks, architecture_from_dict, architecture_to_dict
 
@@ -24,7 +24,6 @@ FORMAT = "premotor native 1"
 # What `load` reads: the native model's checkpoints and converted ones.
 FORMATS = (FORMAT, vjepa2_model.FORMAT)
 SHIPPED = Path(__file__).parent / "checkpoints"
-WEIGHTS, CARD = "model.safetensors", "card.json"
 
 
 class CheckpointError(ValueError):
@@ -54,7 +53,6 @@ def save(
     folder: Path, networks: Networks, action_space: ActionSpace, card: Mapping[str, Any], *, half: bool = True
 ) -> None:
     """Write a checkpoint folder; bf16 unless `half` is off (statistics stay float32)."""
-    folder.mkdir(parents=True, exist_ok=True)
     tensors = {}
     for name, value in networks.state_dict().items():
         shrink = half and value.dtype == torch.float32 and value.ndim > 1
@@ -65,11 +63,7 @@ def save(
         "action_space": action_space.to_dict(),
         **card,
     }
-    weights, text = folder / f".{WEIGHTS}.{os.getpid()}.part", folder / f".{CARD}.{os.getpid()}.part"
-    save_file(tensors, weights)
-    text.write_text(json.dumps(full, indent=2) + "\n")
-    os.replace(weights, folder / WEIGHTS)
-    os.replace(text, folder / CARD)
+    checkpoint_files.write(folder, tensors, full)
 
 
 def read_card(folder: Path, formats: tuple[str, ...] = (FORMAT,)) -> dict[str, Any]:

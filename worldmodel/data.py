@@ -149,6 +149,11 @@ class Episodes:
             raise DatasetError(f"{len(self)} episode(s) are too few to hold any out; collect more")
         return order[count:].sort().values, order[:count].sort().values
 
+    def frames_of(self, episodes: Tensor) -> Tensor:
+        """Frame indices of all moments of the given episodes, one after the other."""
+        spans = zip(self.starts[episodes].tolist(), self.lengths[episodes].tolist(), strict=True)
+        return torch.cat([torch.arange(start, start + length) for start, length in spans])
+
     def frames(self, indices: Tensor) -> Tensor:
         """Pictures (*, C, H, W, 3) at frame indices (*)."""
         flat = self.pictures[indices.reshape(-1).numpy()]

@@ -113,8 +113,7 @@ def refine(
         step += 1
         if step % 200 == 0:
             print(f"refine step {step}  {100 * share:.0f} %  loss {float(loss.detach()):.3f}", flush=True)
-    index = torch.cat([torch.arange(int(s), int(s + n)) for s, n in zip(
-        episodes.starts[training], episodes.lengths[training], strict=True)])  # fmt: skip
+    index = episodes.frames_of(training)
     return step + _learn_to_read(networks, features, states, index, 60 * minutes * READING_SHARE, generator, device)
 
 

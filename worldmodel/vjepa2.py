@@ -273,7 +273,7 @@ def load_encoder(state_dict: Mapping[str, Tensor], **config: Any) -> Encoder:
 
     A `pos_embed` is left over from another position code and ignored; every other key must fit.
     """
-    weights = {name: value for name, value in _stripped(state_dict).items() if name != "pos_embed"}
+    weights = {name: value for name, value in stripped(state_dict).items() if name != "pos_embed"}
     size = _size({"depth": 40, "num_heads": 22, **config})
     hidden, gated = _feedforward(weights, "blocks.0.mlp.fc1.weight", "blocks.0.mlp.fc3.weight")
     projection = weights.get("patch_embed.proj.weight")
@@ -283,19 +283,20 @@ def load_encoder(state_dict: Mapping[str, Tensor], **config: Any) -> Encoder:
 
 def load_action_predictor(state_dict: Mapping[str, Tensor], **config: Any) -> ActionPredictor:
     """The published action-conditioned predictor; `config` has the published constructor's names (see `Size`)."""
-    weights = _stripped(state_dict)
+    weights = stripped(state_dict)
     size = _size(config)
     hidden, gated = _feedforward(weights, "predictor_blocks.0.mlp.fc1.weight", "predictor_blocks.0.mlp.fc3.weight")
     return _filled(lambda: ActionPredictor(size, hidden, gated=gated), weights, "action-conditioned predictor")
 
 
-def _stripped(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    stripped = {}
+def stripped(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same weights under the names they have without what training wrapped around the module."""
+    plain = {}
     for name, value in state_dict.items():
         for wrapper in _WRAPPERS:
             name = name.replace(wrapper, "")
-        stripped[name] = value
-    return stripped
+        plain[name] = value
+    return plain
 
 
 def _feedforward(weights: Mapping[str, Tensor], first: str, third: str) -> tuple[int, bool]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import pickle
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -11,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
+from worldmodel import checkpoint_files
 from worldmodel.interface import TABLETOP
-from worldmodel.vjepa2 import Size, load_action_predictor, load_encoder
+from worldmodel.vjepa2 import Size, load_action_predictor, load_encoder, stripped
 from worldmodel.vjepa2_model import FORMAT
 
 # Heads of the published transformers by their width; weights do not tell.
@@ -66,12 +64,7 @@ def convert(
         "sizes": {kind: asdict(size) for kind, size in sizes.items()},
         "action_space": TABLETOP.to_dict(),
     }  # fmt: skip
-    out.mkdir(parents=True, exist_ok=True)
-    weights, text = out / f".model.safetensors.{os.getpid()}.part", out / f".card.json.{os.getpid()}.part"
-    save_file(tensors, weights)
-    text.write_text(json.dumps(card, indent=2) + "\n")
-    os.replace(weights, out / "model.safetensors")
-    os.replace(text, out / "card.json")
+    checkpoint_files.write(out, tensors, card)
     return card
 
 
@@ -87,8 +80,7 @@ def _part(path: Path, kind: str) -> dict[str, Tensor]:
     if not isinstance(content, dict) or not isinstance(content.get(kind), dict):
         there = ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__
         raise ValueError(f"{path} has no part {kind!r}; it has {there}")
-    found = {str(key): value for key, value in content[kind].items() if isinstance(value, Tensor)}
-    return {key.replace("module.", "").replace("backbone.", ""): value for key, value in found.items()}
+    return stripped({str(key): value for key, value in content[kind].items() if isinstance(value, Tensor)})
 
 
 def _encoder_size(weights: Mapping[str, Tensor], img_size: int, num_frames: int, heads: int | None) -> Size:

@@ -42,7 +42,9 @@ def test_a_twin_is_of_another_episode_of_the_scene_with_the_arm_in_place(tiny_da
     episodes = Episodes([tiny_dataset], ("front",), TABLETOP)
     episodes.scenes = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1])
     at = episodes.choose(torch.arange(8), 64, 3, 5, torch.Generator().manual_seed(0))
-    owner, of_twin = (torch.bucketize(frames, episodes.starts, right=True) - 1 for frames in (at.window[:, 0], at.twin))
+    owner, of_twin = (
+        torch.bucketize(frames, episodes.starts, right=True) - 1 for frames in (at.window[:, 0].contiguous(), at.twin)
+    )
     assert episodes.scenes[of_twin].equal(episodes.scenes[owner])
     assert (of_twin != owner).all()
     assert (at.goal_steps >= 1).all()
