@@ -26,7 +26,7 @@ import numpy as np
 from envs.episode_store import Episode, Layout, keep_whole, stage, staged_paths, write_atomically
 from envs.lerobot_files import check_files, finish, finished_episodes
 from envs.play import POLICIES, make_policy
-from envs.tabletop import ACTION_NAMES, JOINT_NAMES, POLICY_HZ, STATE_NAMES
+from envs.tabletop import ACTION_NAMES, JOINT_NAMES, OBJECT_HIGH, OBJECT_LOW, POLICY_HZ, STATE_NAMES
 from envs.workers import obey_parent
 
 if TYPE_CHECKING:
@@ -41,6 +41,11 @@ _ENV_DEFAULTS: dict[str, Any] = {
     "image_size": 64,
     "variation": "standard",
 }
+# How far from one of its places in the leader's episode an echo has the object, and what is clear of the tool: so far
+# from it across the table, or the tool so high.
+_ELSEWHERE_M = (0.03, 0.14)
+_CLEAR_M = (0.09, 0.11)
+_PLACE_TRIES = 100
 VECTORS = {
     "observation.state": STATE_NAMES,
     "observation.joints": JOINT_NAMES,
@@ -62,6 +67,9 @@ class Recipe:
         seed: of everything random.
         episodes_per_scene: how many episodes in a row share one scene's looks. Where nothing but places differs, a
             learner cannot tell moments apart by colours.
+        episodes_per_motion: how many episodes in a row share one motion of the arm. The first is played, the others
+            are its echoes: the same actions with the object elsewhere. What differs then is the object alone, so a
+            learner cannot take an arm in the right place for a solved task.
     """
 
     env_id: str
@@ -71,15 +79,25 @@ class Recipe:
     steps_per_episode: int
     seed: int
     episodes_per_scene: int = 1
+    episodes_per_motion: int = 1
 
     def __post_init__(self) -> None:
         if self.policy not in POLICIES:
             raise ValueError(f"no play policy is called {self.policy!r}; known are {', '.join(POLICIES)}")
-        for name in ("episodes", "steps_per_episode", "episodes_per_scene"):
+        for name in ("episodes", "steps_per_episode", "episodes_per_scene", "episodes_per_motion"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.episodes_per_scene % self.episodes_per_motion:
+            raise ValueError(
+                f"episodes_per_scene={self.episodes_per_scene} is no multiple of episodes_per_motion="
+                f"{self.episodes_per_motion}; the episodes of a motion share their scene"
+            )
         if self.seed < 0:
             raise ValueError(f"seed is {self.seed}; it must not be negative")
+
+    def leader(self, index: int) -> int:
+        """The episode whose motion episode `index` has; most often itself."""
+        return index - index % self.episodes_per_motion
 
     def layout(self) -> Layout:
         """What its episodes hold."""
@@ -102,12 +120,26 @@ class Collected:
     finish_s: float
 
 
-def play_episode(env: Any, recipe: Recipe, index: int) -> Episode:
-    """Episode `index` of a recipe, played in an environment made from it."""
-    rng = np.random.default_rng([recipe.seed, index])
+def play_episode(env: Any, recipe: Recipe, index: int, led: Episode | None = None) -> Episode:
+    """Episode `index` of a recipe, played in an environment made from it.
+
+    Args:
+        env: the environment, unwrapped.
+        recipe: what to play.
+        index: which episode.
+        led: its leader (`Recipe.leader`), if it was played already.
+    """
+    leader = recipe.leader(index)
+    if index != leader and led is None:
+        led = play_episode(env, recipe, leader)
+    rng = np.random.default_rng([recipe.seed, leader])
     seed = int(rng.integers(2**31))
     observation, info = env.reset(seed=seed, options=_looks(recipe, index))
-    policy = make_policy(recipe.policy, env, rng)
+    if index == leader or led is None:
+        policy = make_policy(recipe.policy, env, rng)
+    else:
+        policy = iter(led.vectors["action"]).__next__
+        observation, info = _object_elsewhere(env, led, np.random.default_rng([recipe.seed, index, 2]))
     layout = recipe.layout()
     frames: dict[str, list[np.ndarray]] = {camera: [] for camera in layout.cameras}
     vectors: dict[str, list[np.ndarray]] = {name: [] for name in VECTORS}
@@ -135,6 +167,23 @@ def play_episode(env: Any, recipe: Recipe, index: int) -> Episode:
             "simulator": str(recipe.env.get("simulator", _ENV_DEFAULTS["simulator"])),
         },
     )
+
+
+def _object_elsewhere(env: Any, led: Episode, rng: np.random.Generator) -> tuple[Any, dict[str, Any]]:
+    """Put the object some way from a place it had in the leader's episode, clear of the arm; the observation then."""
+    tool, half = env.world.tool_position(), env.world.scene.object_half[2]
+    place = led.vectors["observation.environment_state"][0, :2]
+    for _ in range(_PLACE_TRIES):
+        anchor = led.vectors["observation.environment_state"][rng.integers(len(led.vectors["action"])), :2]
+        angle, length = rng.uniform(-np.pi, np.pi), rng.uniform(*_ELSEWHERE_M)
+        place = anchor + length * np.array([np.cos(angle), np.sin(angle)])
+        inside = np.all(place > OBJECT_LOW) and np.all(place < OBJECT_HIGH)
+        if inside and (tool[2] > _CLEAR_M[1] or np.linalg.norm(place - tool[:2]) > _CLEAR_M[0]):
+            break
+    place = np.clip(place, OBJECT_LOW, OBJECT_HIGH)
+    env.world.place_object(np.array([*place, half + 1e-4]), float(rng.uniform(-np.pi, np.pi)))
+    observation, _, _, _, info = env.step(np.zeros(len(ACTION_NAMES), np.float32))
+    return observation, info
 
 
 def _looks(recipe: Recipe, index: int) -> dict[str, int] | None:
@@ -220,7 +269,8 @@ def _check_recipe(recipe: Recipe, root: Path) -> None:
 def _settings(recipe: dict[str, Any]) -> dict[str, Any]:
     """What must stay the same while a dataset grows."""
     same = {name: recipe[name] for name in ("env_id", "policy", "steps_per_episode", "seed")}
-    same["episodes_per_scene"] = recipe.get("episodes_per_scene", 1)
+    for name in ("episodes_per_scene", "episodes_per_motion"):
+        same[name] = recipe.get(name, 1)
     return same | {f"env.{name}": value for name, value in (_ENV_DEFAULTS | recipe["env"]).items()}
 
 
@@ -243,27 +293,37 @@ def _play_all(recipe: Recipe, root: Path, missing: list[int], workers: int) -> N
         Progress(*columns) as progress,
     ):
         bar = progress.add_task("", total=recipe.episodes, completed=recipe.episodes - len(missing), rate=0.0)
-        futures = {pool.submit(_play_one, recipe, root, index): index for index in missing}
+        motions: dict[int, list[int]] = {}
+        for index in missing:
+            motions.setdefault(recipe.leader(index), []).append(index)
+        futures = {pool.submit(_play_motion, recipe, root, indices): indices for indices in motions.values()}
+        count = 0
         try:
-            for count, future in enumerate(as_completed(futures), 1):
+            for future in as_completed(futures):
                 future.result()
+                count += len(futures[future])
                 rate = count * recipe.steps_per_episode / (time.monotonic() - began)
-                progress.update(bar, advance=1, rate=rate)
+                progress.update(bar, advance=len(futures[future]), rate=rate)
         except BrokenProcessPool:
             raise RuntimeError(
                 f"a process playing episodes for {root} was killed (out of memory?); run the same command again to "
                 "go on, with fewer workers= if it happens again"
             ) from None
         except Exception as error:
-            raise RuntimeError(f"episode {futures[future]} could not be collected into {root}: {error}") from error
+            raise RuntimeError(f"episode {futures[future][0]} could not be collected into {root}: {error}") from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _play_one(recipe: Recipe, root: Path, index: int) -> None:
-    """In a worker: one episode, played and staged."""
+def _play_motion(recipe: Recipe, root: Path, indices: list[int]) -> None:
+    """In a worker: the missing episodes of one motion, each staged as soon as it is played."""
     env = _world(recipe.env_id, json.dumps(dict(recipe.env)))
-    stage(root, recipe.layout(), play_episode(env, recipe, index))
+    led: Episode | None = None
+    if any(recipe.leader(index) != index for index in indices):
+        led = play_episode(env, recipe, recipe.leader(indices[0]))
+    for index in indices:
+        whole = led if led is not None and led.index == index else play_episode(env, recipe, index, led)
+        stage(root, recipe.layout(), whole)
 
 
 @functools.cache
@@ -318,6 +378,7 @@ def main(cfg: DictConfig) -> int:
         steps_per_episode=_whole(cfg, "steps_per_episode"),
         seed=_whole(cfg, "seed"),
         episodes_per_scene=_whole(cfg, "episodes_per_scene"),
+        episodes_per_motion=_whole(cfg, "episodes_per_motion"),
     )
     if not cfg.get("out"):
         raise ValueError("say where the dataset goes with out=DIR")

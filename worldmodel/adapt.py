@@ -19,13 +19,14 @@ from worldmodel import checkpoint, measures
 from worldmodel.data import Episodes, Windows
 from worldmodel.interface import TABLETOP, ActionSpace
 from worldmodel.losses import LossWeights, adaptation_losses, shake_colours
-from worldmodel.native import (
+from worldmodel.networks import (
     Architecture,
     Networks,
     architecture_from_dict,
     architecture_to_dict,
     count_parameters,
 )
+from worldmodel.reading import learn_to_read
 from worldmodel.refine import refine
 from worldmodel.trainer import Schedule, Trainer
 
@@ -50,13 +51,16 @@ class AdaptSettings:
     name: str = "native"
     video_only: bool = False
     refine_minutes: float = 0.0
+    reading_minutes: float = 0.0
+    reader: str | None = None
 
     def __post_init__(self) -> None:
         for name, least in (("windows_per_batch", 2), ("window_steps", 1), ("goal_reach", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {least}")
-        if not (self.refine_minutes >= 0 and math.isfinite(self.refine_minutes)):
-            raise ValueError(f"refine_minutes is {self.refine_minutes}; it is a time, 0 or more")
+        for name in ("refine_minutes", "reading_minutes"):
+            if not (getattr(self, name) >= 0 and math.isfinite(getattr(self, name))):
+                raise ValueError(f"{name} is {getattr(self, name)}; it is a time, 0 or more")
 
 
 def settle(networks: Networks, episodes: Episodes, training: Tensor, steps: int, device: torch.device) -> None:
@@ -103,6 +107,8 @@ def adapt(
             f"the data's observation.state has {episodes.states.shape[1]} numbers, the model takes "
             f"{architecture.state_size}; set architecture.state_size="
         )
+    if settings.start is not None:
+        architecture = _with_its_reader(architecture, settings.start)
     training, held_out = episodes.split(settings.held_out, settings.seed)
     measures.check_long_enough(episodes, training, held_out)
     torch.manual_seed(settings.seed)
@@ -114,7 +120,7 @@ def adapt(
     else:
         _go_on_from(networks, settings.start)
 
-    refined = 0.0  # minutes of refinement in what is exported
+    done = {"refined_minutes": 0.0, "reading_minutes": 0.0}  # of what is exported
 
     def losses(generator: torch.Generator) -> dict[str, Tensor]:
         windows = episodes.draw(
@@ -131,7 +137,7 @@ def adapt(
     def export(module: nn.Module, history: list[dict[str, float]]) -> None:
         assert isinstance(module, Networks)
         card = _card(settings, schedule, weights, episodes, history, module, command, device)
-        checkpoint.save(out, module, action_space, card | {"refined_minutes": refined})
+        checkpoint.save(out, module, action_space, card | done)
 
     trainer = Trainer(
         networks,
@@ -163,21 +169,34 @@ def adapt(
         print(f"Going on from step {trainer.step} of {out}.")
     history = trainer.run()
     finished, card = checkpoint.load_networks(out)
-    before = float(card.get("refined_minutes", 0.0))
-    if before not in (0.0, settings.refine_minutes):
-        raise ValueError(
-            f"{out} was refined for {before:g} minutes already; say refine_minutes={before:g} or another out="
-        )
-    if settings.refine_minutes > before:
-        finished.to(device)
+    finished.to(device)
+
+    def refinement() -> None:
         refine(
-            finished, episodes, training, minutes=settings.refine_minutes, seed=settings.seed, device=device, bf16=bf16
-        )
-        finished.eval()
-        with torch.no_grad():
-            history[-1] |= measures.evaluate(finished, episodes, training, held_out, device)
-        refined = settings.refine_minutes
-        export(finished, history)
+            finished, episodes, training, minutes=settings.refine_minutes, seed=settings.seed, device=device,
+            bf16=bf16, readout=settings.reading_minutes == 0.0,
+        )  # fmt: skip
+
+    def reading() -> None:
+        begin = _reads_first(settings.reader, finished)
+        learn_to_read(
+            finished, begin, episodes, training,
+            minutes=settings.reading_minutes, seed=settings.seed, device=device, bf16=bf16,
+        )  # fmt: skip
+
+    stages = (("refine_minutes", "refined_minutes", refinement), ("reading_minutes", "reading_minutes", reading))
+    for setting, noted, stage in stages:
+        before, minutes = float(card.get(noted, 0.0)), getattr(settings, setting)
+        if before not in (0.0, minutes):
+            raise ValueError(f"{out} had {setting}={before:g} already; say so again or choose another out=")
+        done[noted] = before
+        if minutes > before:
+            stage()
+            finished.eval()
+            with torch.no_grad():
+                history[-1] |= measures.evaluate(finished, episodes, training, held_out, device)
+            done[noted] = minutes
+            export(finished, history)
     measures.draw_curves(history, out / "curves.png")
     return history
 
@@ -193,6 +212,29 @@ def _start_from(networks: Networks, encoder: str) -> None:
                 f"set architecture.{size} alike or pretrain again"
             )
     networks.encoder.load_state_dict(pretrained.encoder.state_dict())
+
+
+def _with_its_reader(architecture: Architecture, start: str) -> Architecture:
+    """The same sizes, with a reader if the checkpoint one goes on from has one: it is taken over as it is."""
+    card = checkpoint.read_card(checkpoint.locate(start))
+    return replace(architecture, reader=architecture_from_dict(dict(card["architecture"])).reader)
+
+
+def _reads_first(reader: str | None, networks: Networks) -> Networks:
+    """Whose encoder and readout a new reader begins as: a checkpoint's, or these networks' own."""
+    if reader is None:
+        return networks
+    other, _ = checkpoint.load_networks(checkpoint.locate(reader))
+    for size in ("cameras", "image_size", "state_size", "keypoints"):
+        own, theirs = getattr(networks.architecture, size), getattr(other.architecture, size)
+        if own != theirs:
+            raise ValueError(f"the reader's beginning {reader} has {size}={theirs}, here it is {own}; choose another")
+    for name in ("state_mean", "state_std"):
+        if not torch.allclose(other.get_buffer(name), networks.get_buffer(name).cpu()):
+            raise ValueError(
+                f"the reader's beginning {reader} counts the state in other units ({name}); choose another"
+            )
+    return other.eval().to(networks.get_buffer("state_mean").device)
 
 
 def _go_on_from(networks: Networks, start: str) -> None:
@@ -317,6 +359,7 @@ def main(cfg: DictConfig) -> int:
 
     settings, schedule, architecture = settings_from_config(
         cfg, encoder=None if cfg.encoder is None else str(cfg.encoder), refine_minutes=float(cfg.refine_minutes),
+        reading_minutes=float(cfg.reading_minutes), reader=None if cfg.reader is None else str(cfg.reader),
         start=None if cfg.start is None else str(cfg.start),
     )  # fmt: skip
     weights = LossWeights(**{str(name): float(value) for name, value in cfg.weights.items()})

@@ -18,7 +18,8 @@ from safetensors.torch import load_file
 from worldmodel import checkpoint_files, vjepa2_model
 from worldmodel.checkpoint_files import CARD, WEIGHTS
 from worldmodel.interface import ActionSpace, WorldModel
-from worldmodel.native import NativeModel, Networks, architecture_from_dict, architecture_to_dict
+from worldmodel.native import NativeModel
+from worldmodel.networks import Networks, architecture_from_dict, architecture_to_dict
 
 FORMAT = "premotor native 1"
 # What `load` reads: the native model's checkpoints and converted ones.

@@ -21,6 +21,8 @@ __all__ = ["GROUP", "DatasetError", "Episodes", "Moments", "Windows"]
 LOOKAHEAD = 6
 # Windows of a batch that come from one scene.
 GROUP = 4
+# How often a twin is the same moment of an episode with the same motion and the object elsewhere, where there is one.
+ECHO_SHARE = 0.6
 # How often a twin is one of a window's own moments rather than of its goal.
 OWN_TWIN_SHARE = 0.6
 # How many numbers of the state say where the arm is, and among how many moments a twin is looked for.
@@ -89,6 +91,7 @@ class Episodes:
         video_only: whether states and actions were left unread (they are zeros then).
         starts, lengths: (episodes,).
         scenes: (episodes,) which episodes share a scene's looks; a dataset that says nothing of it is one scene.
+        motions: (episodes,) which episodes share the arm's motion, frame by frame; where nothing is said, none do.
     """
 
     def __init__(
@@ -119,11 +122,8 @@ class Episodes:
         lengths = np.concatenate([p["lengths"] for p in parts])
         self.lengths = torch.from_numpy(lengths)
         self.starts = torch.from_numpy(np.concatenate([[0], np.cumsum(lengths)[:-1]]))
-        scenes, seen = [], 0
-        for part in parts:
-            scenes.append(_scenes(part["recipe"], len(part["lengths"])) + seen)
-            seen = int(scenes[-1].max()) + 1
-        self.scenes = torch.from_numpy(np.concatenate(scenes))
+        self.scenes = _numbered([_scenes(part["recipe"], len(part["lengths"])) for part in parts])
+        self.motions = _numbered([_motions(part["recipe"], len(part["lengths"])) for part in parts])
         self.fingerprints = [str(part["fingerprint"]) for part in parts]
         self.recipes = [part["recipe"] for part in parts]
 
@@ -219,6 +219,8 @@ class Episodes:
         own = window[torch.arange(count), torch.randint(steps + 1, (count,), generator=generator)]
         anchor = torch.where(torch.rand(count, generator=generator) < OWN_TWIN_SHARE, own, goal)
         twin = self._twins(groups, episode, anchor, generator, twins_by_state)
+        if twins_by_state:
+            twin = self._echoes(usable, episode, anchor, twin, generator)
         return Moments(window, goal, twin, start + length - 1)
 
     def _twins(
@@ -232,9 +234,21 @@ class Episodes:
         apart = torch.where(own, 1e3 - (moment - anchor[:, None]).abs(), apart)
         return moment.gather(1, apart.argmin(1, keepdim=True))[:, 0]
 
+    def _echoes(
+        self, usable: Tensor, episode: Tensor, anchor: Tensor, twin: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """(N,) twins, some exchanged for the anchor's own moment in an episode with the same motion."""
+        if len(self.motions.unique()) == len(self.motions):
+            return twin
+        other = _Groups(self.motions, usable).companions(episode, 2, generator)[:, 1]
+        moment = anchor - self.starts[episode]
+        wanted = torch.rand(len(episode), generator=generator) < ECHO_SHARE
+        there = (other != episode) & (moment < self.lengths[other])
+        return torch.where(wanted & there, self.starts[other] + moment, twin)
+
 
 class _Groups:
-    """Which of the chosen episodes share a scene."""
+    """Which of the chosen episodes share a scene (or whatever else is numbered in `scenes`)."""
 
     def __init__(self, scenes: Tensor, chosen: Tensor) -> None:
         self.scenes = scenes
@@ -260,6 +274,21 @@ def _scenes(recipe: dict[str, Any] | None, episodes: int) -> np.ndarray:
     if not isinstance(together, int) or together < 2:
         return np.zeros(episodes, dtype=np.int64)
     return np.arange(episodes, dtype=np.int64) // together
+
+
+def _motions(recipe: dict[str, Any] | None, episodes: int) -> np.ndarray:
+    """(episodes,) the motion of each, as the collection says; each its own where it says nothing."""
+    together = (recipe or {}).get("episodes_per_motion")
+    return np.arange(episodes, dtype=np.int64) // (together if isinstance(together, int) and together > 1 else 1)
+
+
+def _numbered(parts: Sequence[np.ndarray]) -> Tensor:
+    """Numbers of several datasets in one row, those of each after those before."""
+    rows, seen = [], 0
+    for part in parts:
+        rows.append(part + seen)
+        seen = int(rows[-1].max()) + 1
+    return torch.from_numpy(np.concatenate(rows))
 
 
 class _Joined:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from worldmodel.data import GROUP, Windows
-from worldmodel.native import SKETCH, Networks
+from worldmodel.networks import SKETCH, Networks
 
 
 @dataclass(frozen=True)

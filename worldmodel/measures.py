@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from worldmodel.data import DatasetError, Episodes
-from worldmodel.native import Networks
+from worldmodel.networks import Networks
 
 PROBE_EPISODES = 150
 HORIZON = 5
@@ -72,7 +72,11 @@ def evaluate(
         figures[f"probe_{name}_cm"] = float(100 * error.square().mean().sqrt())
 
     # How well the arm's state is read off a picture.
-    read = networks.readout(unseen.reshape(-1, width).to(device)).float().cpu()
+    moments = episodes.starts[test][:, None] + torch.arange(unseen.shape[1])
+    read = torch.cat([
+        networks.read_state(episodes.frames(row).to(device), z.to(device)).float().cpu()
+        for row, z in zip(moments, unseen, strict=True)
+    ])  # fmt: skip
     known = networks.normalise_state(rows(episodes.states, test, unseen.shape[1]).to(device)).cpu()
     wrong = (read - known).square()
     networks.get_buffer("readout_trust").copy_((1 - wrong.mean(0) / known.var(0).clamp(min=1e-6)).clamp(0.0, 1.0))

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from worldmodel.data import DatasetError, Episodes
 from worldmodel.losses import readout_loss
-from worldmodel.native import Networks
+from worldmodel.networks import Networks
 
 STRANGER_SHARE = 0.35
 NOISE = 0.1
@@ -48,8 +48,12 @@ def refine(
     seed: int,
     device: torch.device,
     bf16: bool = True,
+    readout: bool = True,
 ) -> int:
-    """Train predictor, steps-to-goal, proposals and doubt on stored features; returns the steps taken."""
+    """Train predictor, steps-to-goal, proposals and doubt on stored features; returns the steps taken.
+
+    With `readout` the last part of the time is the readout's alone; without, a reader of its own will do its work.
+    """
     training = training[episodes.lengths[training] > STEPS]
     if len(training) < 2:
         raise DatasetError(f"refinement needs 2 training episodes of more than {STEPS} steps; say refine_minutes=0")
@@ -61,8 +65,9 @@ def refine(
     generator = torch.Generator().manual_seed(seed + 1)
     a = networks.architecture
     networks.eval()
+    reading_share = READING_SHARE if readout else 0.0
     step, began = 0, time.monotonic()
-    while (share := (time.monotonic() - began) / (60 * minutes * (1 - READING_SHARE))) < 1.0:
+    while (share := (time.monotonic() - began) / (60 * minutes * (1 - reading_share))) < 1.0:
         _set_rate(optimizer, step, share)
         at = episodes.choose(training, BATCH, STEPS, REACH, generator, group=1)
         z, p = features[at.window].to(device), states[at.window].to(device)
@@ -113,6 +118,8 @@ def refine(
         step += 1
         if step % 200 == 0:
             print(f"refine step {step}  {100 * share:.0f} %  loss {float(loss.detach()):.3f}", flush=True)
+    if not readout:
+        return step
     index = episodes.frames_of(training)
     return step + _learn_to_read(networks, features, states, index, 60 * minutes * READING_SHARE, generator, device)
 

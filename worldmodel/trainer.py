@@ -265,7 +265,8 @@ class _Swapped:
         self._kept = {name: value.detach().clone() for name, value in module.state_dict().items()}
         self._random = torch.get_rng_state()
         module.load_state_dict(self.trainer.averages)
-        self.trainer.settle(module)
+        if self.trainer.step:  # a run of no steps leaves the statistics as the heads know them
+            self.trainer.settle(module)
         module.eval()
 
     def __exit__(self, *_: object) -> None:

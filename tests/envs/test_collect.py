@@ -53,6 +53,7 @@ def configuration(root: Path, **changes: Any) -> Any:
         "steps_per_episode": RECIPE.steps_per_episode,
         "seed": RECIPE.seed,
         "episodes_per_scene": RECIPE.episodes_per_scene,
+        "episodes_per_motion": RECIPE.episodes_per_motion,
         "workers": 2,
         "out": str(root),
     }
@@ -264,3 +265,34 @@ def test_episodes_of_one_scene_look_alike_and_lie_elsewhere() -> None:
     looks = [(scene.object_color, scene.object_half, scene.light_strength) for scene in scenes]
     assert looks[0] == looks[1] != looks[2] == looks[3]
     assert len({scene.object_position for scene in scenes}) == 4
+
+
+def test_an_echo_has_its_leader_s_motion_and_the_object_elsewhere() -> None:
+    recipe = replace(RECIPE, episodes_per_scene=4, episodes_per_motion=2, steps_per_episode=8)
+    env = gymnasium.make(RECIPE.env_id, disable_env_checker=True, **RECIPE.env, with_goal=False).unwrapped
+    led = play_episode(env, recipe, 2)
+    echo, alone = play_episode(env, recipe, 3, led), play_episode(env, recipe, 3)
+    other = play_episode(env, recipe, 0)
+    env.close()
+    for name, values in echo.vectors.items():
+        assert np.array_equal(values, alone.vectors[name]), name
+    assert np.array_equal(echo.vectors["action"], led.vectors["action"])
+    tool, thing = ("observation.state", slice(3)), ("observation.environment_state", slice(3))
+    assert np.abs(echo.vectors[tool[0]] - led.vectors[tool[0]])[:, tool[1]].max() < 0.02
+    assert np.linalg.norm((echo.vectors[thing[0]] - led.vectors[thing[0]])[0, thing[1]]) > 0.01
+    assert not np.allclose(other.vectors["action"], led.vectors["action"])
+
+
+def test_echoes_are_the_same_after_an_interruption(tmp_path: Path) -> None:
+    """Only a leader's echo is missing: it is played as if nothing had happened."""
+    recipe = replace(RECIPE, episodes=4, episodes_per_scene=2, episodes_per_motion=2, steps_per_episode=3)
+    collect(recipe, tmp_path / "whole", workers=1)
+    collect(replace(recipe, episodes=3), tmp_path / "grown", workers=1)
+    assert collect(recipe, tmp_path / "grown", workers=1).played == 1
+    whole, grown = (read(tmp_path / name)[15]["observation.state"] for name in ("whole", "grown"))
+    assert whole.equal(grown)
+
+
+def test_a_motion_that_would_span_scenes_is_refused() -> None:
+    with pytest.raises(ValueError, match="no multiple of episodes_per_motion=2"):
+        replace(RECIPE, episodes_per_scene=3, episodes_per_motion=2)

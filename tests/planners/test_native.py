@@ -8,7 +8,8 @@ import torch
 
 from planners import CEM, MPC, Budget, Goal, PlanRecord, UncertaintyPenalty, make_objective
 from worldmodel.interface import TABLETOP
-from worldmodel.native import Architecture, NativeModel, Networks
+from worldmodel.native import NativeModel
+from worldmodel.networks import Architecture, Networks
 
 OBJECTIVE = make_objective({"learned": {}, "feature": {}, "uncertainty": {}})
 PLANNER = CEM(horizon=6, objective=OBJECTIVE, initial_std=(0.6, 0.6, 0.6, 0.2, 0.2, 0.2, 0.4), proposal_share=0.5)

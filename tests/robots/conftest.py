@@ -13,7 +13,7 @@ import torch
 import premotor
 from worldmodel.checkpoint import save
 from worldmodel.interface import ActionSpace
-from worldmodel.native import Architecture, Networks
+from worldmodel.networks import Architecture, Networks
 
 ROOT = Path(premotor.__file__).parent
 # A search so small that a plan takes milliseconds.

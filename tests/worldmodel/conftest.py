@@ -10,7 +10,8 @@ import torch
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 from worldmodel.interface import TABLETOP
-from worldmodel.native import Architecture, NativeModel, Networks
+from worldmodel.native import NativeModel
+from worldmodel.networks import Architecture, Networks
 
 SMALL = Architecture(
     image_size=32, features=24, keypoints=8, predictor_width=48, predictor_depth=2, head_width=48, proposal_steps=3

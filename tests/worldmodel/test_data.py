@@ -58,6 +58,20 @@ def test_a_twin_is_of_another_episode_of_the_scene_with_the_arm_in_place(tiny_da
     assert apart(at.twin).mean() < 0.5 * apart(anyone).mean()
 
 
+def test_the_twin_of_an_echoed_motion_is_mostly_its_echo_s_same_moment(tiny_dataset) -> None:
+    episodes = Episodes([tiny_dataset], ("front",), TABLETOP)
+    episodes.motions = torch.tensor([0, 0, 1, 1, 2, 2, 3, 4])
+    at = episodes.choose(torch.arange(8), 256, 3, 5, torch.Generator().manual_seed(0))
+    first = at.window[:, 0].contiguous()
+    owner, of_twin = (torch.bucketize(frames, episodes.starts, right=True) - 1 for frames in (first, at.twin))
+    echoed = (episodes.motions[owner] == episodes.motions[of_twin]) & (owner != of_twin)
+    moment = at.twin - episodes.starts[of_twin]
+    anchors = torch.cat([at.window, at.goal[:, None]], 1) - episodes.starts[owner][:, None]
+    assert 0.4 < echoed[owner < 6].float().mean() < 0.8
+    assert not echoed[owner >= 6].any()
+    assert (moment[echoed, None] == anchors[echoed]).any(1).all()
+
+
 def test_a_scene_with_one_episode_still_gives_windows(tiny_dataset) -> None:
     episodes = Episodes([tiny_dataset], ("front",), TABLETOP)
     episodes.scenes = torch.arange(8)

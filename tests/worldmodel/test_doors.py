@@ -15,7 +15,7 @@ from worldmodel import checkpoint, load
 from worldmodel.adapt import AdaptSettings, adapt
 from worldmodel.data import DatasetError, Episodes
 from worldmodel.interface import TABLETOP, ActionSpace
-from worldmodel.native import Architecture, Networks
+from worldmodel.networks import Architecture, Networks
 from worldmodel.trainer import Schedule
 
 

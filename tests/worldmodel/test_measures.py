@@ -20,7 +20,8 @@ from worldmodel.data import Episodes
 from worldmodel.interface import TABLETOP
 from worldmodel.losses import shake_colours, spread_loss
 from worldmodel.measures import HORIZON, effective_rank, evaluate, ridge_error
-from worldmodel.native import NativeModel, Networks, architecture_to_dict
+from worldmodel.native import NativeModel
+from worldmodel.networks import Networks, architecture_to_dict
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 MODULES = [module.name for module in pkgutil.walk_packages(worldmodel.__path__, "worldmodel.")]

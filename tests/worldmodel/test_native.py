@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worldmodel.interface import TABLETOP, ActionSpace, WorldModel
-from worldmodel.native import Architecture
+from worldmodel.networks import Architecture
 
 
 def test_it_is_a_world_model(model) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,9 @@ import torch
 from tests.worldmodel.conftest import SMALL
 from tests.worldmodel.test_data import rewrite_column
 from worldmodel.adapt import AdaptSettings, adapt
-from worldmodel.checkpoint import load_networks
+from worldmodel.checkpoint import load, load_networks
 from worldmodel.losses import contrast_loss, readout_loss, spread_loss
+from worldmodel.networks import Networks
 from worldmodel.pretrain import VIDEO_WEIGHTS
 from worldmodel.trainer import Schedule
 
@@ -113,11 +115,59 @@ def test_no_steps_at_all_refine_what_was_there(tiny_dataset, tmp_path) -> None:
     history = adapt(settings, schedule, SMALL, bf16=False)
     assert history[-1]["step"] == 0
     first, second = (load_networks(tmp_path / name)[0] for name in ("first", "second"))
-    for name, value in first.encoder.named_parameters():
-        assert value.equal(dict(second.encoder.named_parameters())[name]), name
+    for name, value in first.encoder.state_dict().items():
+        assert value.equal(second.encoder.state_dict()[name]), name
     for part in ("steps_to_goal", "readout"):
         before, after = (getattr(networks, part).enter.weight for networks in (first, second))
         assert not before.equal(after), part
+
+
+def test_a_reader_of_its_own_changes_nothing_but_what_is_read(tiny_dataset, tmp_path, observation) -> None:
+    train(tiny_dataset, tmp_path / "plain", 3)
+    settings = AdaptSettings(
+        data=(str(tiny_dataset),), out=str(tmp_path / "reading"), start=str(tmp_path / "plain"), held_out=0.2,
+        reading_minutes=0.02,
+    )  # fmt: skip
+    adapt(settings, Schedule(steps=0), SMALL, bf16=False)
+    plain, reading = (load_networks(tmp_path / name)[0] for name in ("plain", "reading"))
+    for name, value in plain.state_dict().items():
+        if name not in ("readout_trust", "doubt_scale"):
+            assert value.equal(reading.state_dict()[name]), name
+    pictures = {"observation.images.front": observation["observation.images.front"]}
+    before, after = (load(tmp_path / name, "cpu").encode(pictures) for name in ("plain", "reading"))
+    assert before[:, :24].equal(after[:, :24])
+    assert not before[:, 24:-1].allclose(after[:, 24:-1])
+    # The same command again finds it done; what goes on from it keeps the reader.
+    adapt(settings, Schedule(steps=0), SMALL, bf16=False)
+    again, card = load_networks(tmp_path / "reading")
+    assert card["reading_minutes"] == 0.02
+    assert again.reader.squeeze.weight.equal(reading.reader.squeeze.weight)
+    onward = replace(settings, out=str(tmp_path / "onward"), start=str(tmp_path / "reading"), reading_minutes=0.0)
+    adapt(onward, Schedule(steps=2), SMALL, bf16=False)
+    kept, _ = load_networks(tmp_path / "onward")
+    assert kept.reader.squeeze.weight.equal(reading.reader.squeeze.weight)
+
+
+def test_a_reader_begins_as_encoder_and_readout_read() -> None:
+    torch.manual_seed(0)
+    networks = Networks(SMALL).eval()
+    pictures = torch.randint(0, 255, (64, 1, 32, 32, 3), dtype=torch.uint8)
+    networks.encoder.train()(pictures)  # statistics of its own
+    networks.eval()
+    as_features_tell = networks.read_state(pictures, networks.encoder(pictures))
+    for width in (64, 24):  # there are 24 features: no narrower squeeze is exact
+        networks.grow_reader(width).begin_as(networks)
+        assert networks.read_state(pictures, networks.encoder(pictures)).allclose(as_features_tell, atol=1e-4)
+
+
+def test_a_reader_s_beginning_must_fit(tiny_dataset, tmp_path) -> None:
+    train(tiny_dataset, tmp_path / "plain", 3)
+    settings = AdaptSettings(
+        data=(str(tiny_dataset),), out=str(tmp_path / "out"), start=str(tmp_path / "plain"), held_out=0.2,
+        reading_minutes=0.02, reader="tabletop",
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="the reader's beginning tabletop has image_size=64, here it is 32"):
+        adapt(settings, Schedule(steps=0), SMALL, bf16=False)
 
 
 def test_other_settings_do_not_resume_a_run(tiny_dataset, tmp_path) -> None:
