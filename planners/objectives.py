@@ -128,7 +128,7 @@ class UncertaintyPenalty:
 
 def default_objective() -> Objective:
     """The learned distance to find the way, features and the arm's own pose to arrive: together they do best."""
-    return Objective(learned=LearnedDistance(), feature=FeatureDistance(final=10.0), state=StateDistance(final=30.0))
+    return Objective(learned=LearnedDistance(), feature=FeatureDistance(final=10.0), state=StateDistance(final=60.0))
 
 
 def _along(distance: Tensor, final: float, summed: float) -> Tensor:

@@ -142,7 +142,7 @@ class WorldModel(Protocol):
         ...
 
     def state_distance(self, latents: Tensor, goal: Latent) -> Tensor | None:
-        """(B, *X, *L), (B, *L) -> (B, *X): mean squared distance of the arm's own state, or None where none is known."""
+        """(B, *X, *L), (B, *L) -> (B, *X): mean absolute distance of the arm's own state, or None where none is known."""
         ...
 
     def propose(self, latent: Latent, goal: Latent, n: int, generator: torch.Generator | None = None) -> Tensor | None:

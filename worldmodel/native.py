@@ -102,11 +102,11 @@ class NativeModel:
         return (z - self._like(goal[:, : self._features], z)).square().mean(-1)
 
     def state_distance(self, latents: Tensor, goal: Tensor) -> Tensor:
-        """Mean squared difference of normalised proprioception, each number counting as far as a picture tells it:
-        (B, *X, L), (B, L) -> (B, *X)."""
+        """Mean absolute difference of normalised proprioception, each number counting as far as a picture tells it:
+        (B, *X, L), (B, L) -> (B, *X). Not squared: the last centimetres must still weigh something."""
         _, p, _ = self._split(latents)
         wanted = self._like(goal[:, self._features : -1], p)
-        return ((p - wanted).square() * self.networks.get_buffer("readout_trust")).mean(-1)
+        return ((p - wanted).abs() * self.networks.get_buffer("readout_trust")).mean(-1)
 
     def propose(self, latent: Tensor, goal: Tensor, n: int, generator: torch.Generator | None = None) -> Tensor:
         """(B, n, K, A) drawn from the goal-conditioned inverse model; the first of the n is its mean."""
