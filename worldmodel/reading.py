@@ -6,15 +6,13 @@ else changes: predictor, distance and proposals see the features they were train
 
 from __future__ import annotations
 
-import math
-import time
-
 import torch
 from torch import Tensor
 
 from worldmodel.data import Episodes
 from worldmodel.losses import readout_loss
 from worldmodel.networks import Networks
+from worldmodel.timed import timed_steps
 
 READER_WIDTH = 96
 BATCH = 512
@@ -31,8 +29,8 @@ def learn_to_read(
     seed: int,
     device: torch.device,
     bf16: bool = True,
-) -> int:
-    """Give `networks` a reader that begins as `begin` reads, and train it; returns the steps taken."""
+) -> None:
+    """Give `networks` a reader that begins as `begin` reads, and train it."""
     reader = networks.grow_reader(READER_WIDTH)
     reader.begin_as(begin)
     reader.to(device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
@@ -40,12 +38,7 @@ def learn_to_read(
     generator = torch.Generator().manual_seed(seed + 2)
     index = episodes.frames_of(training)
     states = networks.normalise_state(episodes.states.to(device)).cpu()
-    step, began = 0, time.monotonic()
-    while (share := (time.monotonic() - began) / (60 * minutes)) < 1.0:
-        for group in optimizer.param_groups:
-            group["lr"] = (
-                LEARNING_RATE * min(1.0, (step + 1) / 200) * (0.005 + 0.995 * 0.5 * (1 + math.cos(math.pi * share)))
-            )
+    for _ in timed_steps("reader", minutes, optimizer, LEARNING_RATE):
         at = index[torch.randint(len(index), (BATCH,), generator=generator)]
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             read = reader(episodes.frames(at).to(device))
@@ -54,8 +47,4 @@ def learn_to_read(
         loss.backward()
         torch.nn.utils.clip_grad_norm_(reader.parameters(), 1.0)
         optimizer.step()
-        step += 1
-        if step % 200 == 0:
-            print(f"reader step {step}  {100 * share:.0f} %  loss {float(loss.detach()):.3f}", flush=True)
     reader.eval()
-    return step

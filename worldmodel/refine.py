@@ -6,9 +6,6 @@ object in the wrong one is far from the goal. Such pairs come from other episode
 
 from __future__ import annotations
 
-import math
-import time
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -16,8 +13,10 @@ from torch import Tensor
 from worldmodel.data import DatasetError, Episodes
 from worldmodel.losses import readout_loss
 from worldmodel.networks import Networks
+from worldmodel.timed import timed_steps
 
 STRANGER_SHARE = 0.35
+LEARNING_RATE = 1e-3
 NOISE = 0.1
 # The last part of the time is the readout's alone: with large batches of single frames it grows as exact as it can.
 READING_SHARE = 0.3
@@ -49,8 +48,8 @@ def refine(
     device: torch.device,
     bf16: bool = True,
     readout: bool = True,
-) -> int:
-    """Train predictor, steps-to-goal, proposals and doubt on stored features; returns the steps taken.
+) -> None:
+    """Train predictor, steps-to-goal, proposals and doubt on stored features.
 
     With `readout` the last part of the time is the readout's alone; without, a reader of its own will do its work.
     """
@@ -61,14 +60,12 @@ def refine(
     states = networks.normalise_state(episodes.states.to(device)).cpu()
     parts = (networks.predictor, networks.steps_to_goal, networks.proposal, networks.doubt, networks.readout)
     parameters = [parameter for part in parts for parameter in part.parameters()]
-    optimizer = torch.optim.AdamW(parameters, 1e-3, weight_decay=1e-4)
+    optimizer = torch.optim.AdamW(parameters, LEARNING_RATE, weight_decay=1e-4)
     generator = torch.Generator().manual_seed(seed + 1)
     a = networks.architecture
     networks.eval()
     reading_share = READING_SHARE if readout else 0.0
-    step, began = 0, time.monotonic()
-    while (share := (time.monotonic() - began) / (60 * minutes * (1 - reading_share))) < 1.0:
-        _set_rate(optimizer, step, share)
+    for _ in timed_steps("refine", minutes * (1 - reading_share), optimizer, LEARNING_RATE):
         at = episodes.choose(training, BATCH, STEPS, REACH, generator, group=1)
         z, p = features[at.window].to(device), states[at.window].to(device)
         actions = episodes.actions[at.window[:, :-1]].to(device)
@@ -115,13 +112,9 @@ def refine(
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 3.0)
         optimizer.step()
-        step += 1
-        if step % 200 == 0:
-            print(f"refine step {step}  {100 * share:.0f} %  loss {float(loss.detach()):.3f}", flush=True)
-    if not readout:
-        return step
-    index = episodes.frames_of(training)
-    return step + _learn_to_read(networks, features, states, index, 60 * minutes * READING_SHARE, generator, device)
+    if readout:
+        index = episodes.frames_of(training)
+        _learn_to_read(networks, features, states, index, minutes * READING_SHARE, generator, device)
 
 
 def _learn_to_read(
@@ -129,27 +122,15 @@ def _learn_to_read(
     features: Tensor,
     states: Tensor,
     index: Tensor,
-    seconds: float,
+    minutes: float,
     generator: torch.Generator,
     device: torch.device,
-) -> int:
+) -> None:
     """The readout alone, on single frames (those of `index`) of features (frames, D) and states (frames, P)."""
-    optimizer = torch.optim.AdamW(networks.readout.parameters(), 1e-3, weight_decay=1e-4)
-    step, began = 0, time.monotonic()
-    while (share := (time.monotonic() - began) / seconds) < 1.0:
-        _set_rate(optimizer, step, share)
+    optimizer = torch.optim.AdamW(networks.readout.parameters(), LEARNING_RATE, weight_decay=1e-4)
+    for _ in timed_steps("readout", minutes, optimizer, LEARNING_RATE):
         at = index[torch.randint(len(index), (READING_BATCH,), generator=generator)]
         loss = readout_loss(networks.readout(features[at].to(device)), states[at].to(device))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
-        step += 1
-        if step % 500 == 0:
-            print(f"readout step {step}  {100 * share:.0f} %  loss {float(loss.detach()):.3f}", flush=True)
-    return step
-
-
-def _set_rate(optimizer: torch.optim.Optimizer, step: int, share: float) -> None:
-    """A short warm-up, then a cosine down to a hundredth."""
-    for group in optimizer.param_groups:
-        group["lr"] = 1e-3 * min(1.0, (step + 1) / 100) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share)))

@@ -24,6 +24,21 @@ def test_a_model_comes_back_as_it_was(model, saved, observation) -> None:
     torch.testing.assert_close(again.encode(observation), model.encode(observation))
 
 
+def test_a_card_from_before_there_were_readers_still_loads(model, saved, observation) -> None:
+    card = json.loads((saved / checkpoint.CARD).read_text())
+    assert card["architecture"].pop("reader") == 0
+    (saved / checkpoint.CARD).write_text(json.dumps(card))
+    torch.testing.assert_close(load(saved, "cpu").encode(observation), model.encode(observation))
+
+
+def test_a_reader_is_saved_with_what_it_belongs_to(model, tmp_path, observation) -> None:
+    model.networks.grow_reader(5).eval()
+    checkpoint.save(tmp_path / "reading", model.networks, TABLETOP, {}, half=False)
+    again = load(tmp_path / "reading", "cpu")
+    pictures = {key: value for key, value in observation.items() if "images" in key}
+    torch.testing.assert_close(again.encode(pictures), model.encode(pictures))
+
+
 def test_half_precision_is_near(model, tmp_path, observation) -> None:
     checkpoint.save(tmp_path / "half", model.networks, TABLETOP, {}, half=True)
     near = load(tmp_path / "half", "cpu").encode(observation)
