@@ -16,10 +16,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from worldmodel import checkpoint_files, vjepa2_model
-from worldmodel.checkpoint_files import CARD, WEIGHTS
+from worldmodel.checkpoint_files import CARD, TRAINING, WEIGHTS
 from worldmodel.interface import ActionSpace, WorldModel
 from worldmodel.native import NativeModel
-from worldmodel.networks import Networks, architecture_from_dict, architecture_to_dict
+from worldmodel.networks import TRAINING_HEADS, Networks, architecture_from_dict, architecture_to_dict
 
 FORMAT = "premotor native 1"
 # What `load` reads: the native model's checkpoints and converted ones.
@@ -64,7 +64,8 @@ def save(
         "action_space": action_space.to_dict(),
         **card,
     }
-    checkpoint_files.write(folder, tensors, full)
+    training = {name: tensors.pop(name) for name in list(tensors) if name.startswith(TRAINING_HEADS)}
+    checkpoint_files.write(folder, tensors, full, training)
 
 
 def read_card(folder: Path, formats: tuple[str, ...] = (FORMAT,)) -> dict[str, Any]:
@@ -91,7 +92,7 @@ def locate(name: str) -> Path:
         from huggingface_hub import snapshot_download
 
         try:
-            return Path(snapshot_download(name.removeprefix("hf:"), allow_patterns=[WEIGHTS, CARD]))
+            return Path(snapshot_download(name.removeprefix("hf:"), allow_patterns=[WEIGHTS, CARD, TRAINING]))
         except Exception as error:  # the hub's client has a dozen kinds, none of them with a sentence of one line
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise CheckpointError(f"{name} could not be fetched: {reason}") from None
@@ -108,21 +109,28 @@ def locate(name: str) -> Path:
     raise CheckpointError(f"no model is called {name!r} and there is no such folder (shipped: {known}){hint}")
 
 
-def load_networks(folder: Path) -> tuple[Networks, dict[str, Any]]:
-    """Weights and card of a checkpoint folder, checked against each other."""
+def load_networks(folder: Path, *, for_training: bool = True) -> tuple[Networks, dict[str, Any]]:
+    """Weights and card of a checkpoint folder, checked against each other.
+
+    Planning does not need the heads that only training needs; not `for_training`, they are left as they are made.
+    """
     card = read_card(folder)
     path = folder / WEIGHTS
     if not path.exists():
         raise CheckpointError(f"{folder} has a card but no {WEIGHTS}")
-    try:
-        tensors = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is truncated or damaged ({error})") from None
+    tensors = _read_tensors(path)
+    alone = not any(name.startswith(TRAINING_HEADS) for name in tensors)  # all were in one file once
+    if alone and for_training:
+        if not (folder / TRAINING).exists():
+            raise CheckpointError(f"{folder} has no {TRAINING}: it can plan, but not be trained on")
+        tensors |= _read_tensors(folder / TRAINING)
     try:
         networks = Networks(architecture_from_dict(dict(card["architecture"])))
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{folder / CARD}: the architecture does not fit this version ({error})") from None
     own = networks.state_dict()
+    if alone and not for_training:
+        own = {name: value for name, value in own.items() if not name.startswith(TRAINING_HEADS)}
     for name, value in own.items():
         if name not in tensors:
             raise CheckpointError(f"{path} lacks {name}: its card belongs to other weights")
@@ -135,8 +143,15 @@ def load_networks(folder: Path) -> tuple[Networks, dict[str, Any]]:
     foreign = sorted(set(tensors) - set(own))
     if foreign:
         raise CheckpointError(f"{path} also holds {foreign[0]}, which the card's architecture does not have")
-    networks.load_state_dict({name: tensors[name].to(own[name].dtype) for name in own})
+    networks.load_state_dict({name: tensors[name].to(own[name].dtype) for name in own}, strict=False)
     return networks, card
+
+
+def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is truncated or damaged ({error})") from None
 
 
 def is_place(name: str) -> bool:
@@ -187,6 +202,6 @@ def load(
             return vjepa2_model.load_folder(folder, card, resolve_device(device), precision, space)
         except ValueError as error:
             raise CheckpointError(str(error)) from None
-    networks, card = load_networks(folder)
+    networks, card = load_networks(folder, for_training=False)
     name = str(card.get("name", folder.name))
     return NativeModel(networks, space, name=name, device=resolve_device(device), precision=precision)

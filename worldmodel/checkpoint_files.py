@@ -1,4 +1,4 @@
-"""A checkpoint folder's two files, weights and card, each written whole or not at all."""
+"""A checkpoint folder's files (weights, card, and what only training needs), each written whole or not at all."""
 
 from __future__ import annotations
 
@@ -11,14 +11,20 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
-WEIGHTS, CARD = "model.safetensors", "card.json"
+WEIGHTS, CARD, TRAINING = "model.safetensors", "card.json", "training.safetensors"
 
 
-def write(folder: Path, tensors: dict[str, Tensor], card: Mapping[str, Any]) -> None:
-    """Both are complete before either takes its name."""
+def write(
+    folder: Path, tensors: dict[str, Tensor], card: Mapping[str, Any], training: dict[str, Tensor] | None = None
+) -> None:
+    """All are complete before any takes its name."""
     folder.mkdir(parents=True, exist_ok=True)
-    weights, text = (folder / f".{name}.{os.getpid()}.part" for name in (WEIGHTS, CARD))
-    save_file(tensors, weights)
-    text.write_text(json.dumps(card, indent=2) + "\n")
-    os.replace(weights, folder / WEIGHTS)
-    os.replace(text, folder / CARD)
+    parts = {name: folder / f".{name}.{os.getpid()}.part" for name in (TRAINING, WEIGHTS, CARD)}
+    if training is None:
+        del parts[TRAINING]
+    else:
+        save_file(training, parts[TRAINING])
+    save_file(tensors, parts[WEIGHTS])
+    parts[CARD].write_text(json.dumps(card, indent=2) + "\n")
+    for name, part in parts.items():
+        os.replace(part, folder / name)

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 # Side of the coarse colour map that features are made to draw.
 SKETCH = 16
 READOUT_WIDTH, READOUT_DEPTH = 256, 3
+# Heads that shape the features and answer nothing afterwards: only training needs them.
+TRAINING_HEADS = ("inverse.", "sketch.")
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,19 @@ def test_a_reader_is_saved_with_what_it_belongs_to(model, tmp_path, observation)
     torch.testing.assert_close(again.encode(pictures), model.encode(pictures))
 
 
+def test_what_only_training_needs_is_a_file_of_its_own(model, saved, observation) -> None:
+    whole, _ = checkpoint.load_networks(saved)
+    for name, value in model.networks.state_dict().items():
+        assert value.equal(whole.state_dict()[name]), name
+    (saved / checkpoint.TRAINING).write_bytes(b"damaged")
+    with pytest.raises(checkpoint.CheckpointError, match=r"training\.safetensors is truncated or damaged"):
+        checkpoint.load_networks(saved)
+    (saved / checkpoint.TRAINING).unlink()
+    with pytest.raises(checkpoint.CheckpointError, match="it can plan, but not be trained on"):
+        checkpoint.load_networks(saved)
+    torch.testing.assert_close(load(saved, "cpu").encode(observation), model.encode(observation))
+
+
 def test_half_precision_is_near(model, tmp_path, observation) -> None:
     checkpoint.save(tmp_path / "half", model.networks, TABLETOP, {}, half=True)
     near = load(tmp_path / "half", "cpu").encode(observation)
@@ -84,7 +97,9 @@ def test_nan_in_the_weights_is_refused(model, tmp_path) -> None:
 @pytest.mark.parametrize("name", checkpoint.shipped_models())
 def test_what_is_shipped_loads_and_fits_in_the_repository(name: str) -> None:
     assert load(name, "cpu", TABLETOP).action_space == TABLETOP
-    assert (checkpoint.SHIPPED / name / checkpoint.WEIGHTS).stat().st_size < 16 * 2**20
+    for file in (checkpoint.SHIPPED / name).iterdir():
+        assert file.stat().st_size < 16e6, file
+    checkpoint.load_networks(checkpoint.SHIPPED / name)  # and can be trained on
 
 
 def test_another_action_space_is_refused(saved) -> None:
