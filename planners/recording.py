@@ -17,7 +17,7 @@ import rerun as rr
 import rerun.blueprint as rrb
 
 from planners.observation import IMAGES, STATE
-from planners.rollout import Arrays, PlanRecord, Rollout, StepRecord
+from planners.rollout import ARRIVED, Arrays, PlanRecord, Rollout, StepRecord
 
 AMBER, TEAL, VIOLET, GREY, RED = (255, 176, 46), (38, 198, 176), (180, 124, 255), (140, 146, 158), (240, 84, 84)
 _FAINT_AMBER = (*AMBER, 70)
@@ -307,7 +307,7 @@ def _log_step(recording: rr.RecordingStream, step: StepRecord) -> None:
     if "goal_distance_m" in step.judged:
         recording.log("distance/goal", rr.Scalars(round(100 * step.judged["goal_distance_m"], 3)))
     for event in step.events:
-        recording.log("events", rr.TextLog(event, level="WARN"))
+        recording.log("events", rr.TextLog(event, level="INFO" if event.startswith(ARRIVED) else "WARN"))
     if step.plan is None or step.plan.held:
         _clear_plan(recording)
         return

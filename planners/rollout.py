@@ -26,6 +26,8 @@ from planners.plan import Plan
 from worldmodel.interface import WorldModel
 
 FORMAT = "premotor rollout 1"
+# How an event begins that says the world was satisfied: good news, unlike the others.
+ARRIVED = "the goal is reached"
 Arrays = dict[str, np.ndarray]
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from envs.panda import rotation_from_rpy, tool_rpy
 from planners import MPC, PlanRecord, Rollout, StepRecord
+from planners.rollout import ARRIVED
 from robots.arm import Arm, Reading
 from robots.loop import Step
 from robots.simulated import SimulatedArm
@@ -50,7 +51,7 @@ class Recorder:
             judged = {"goal_distance_m": distance, "success": float(there)}
             self.rollout.outcome |= {"success": there, "final_distance_cm": 100 * distance}
             if there != self._was_there:
-                events.append(f"{'the goal is reached' if there else 'left the goal again'}, {100 * distance:.1f} cm")
+                events.append(f"{ARRIVED if there else 'left the goal again'}, {100 * distance:.1f} cm")
             self._was_there = there
         before = step.reading.observation
         self.rollout.steps.append(

@@ -13,7 +13,7 @@ import numpy as np
 from planners.goal import Goal
 from planners.mpc import MPC
 from planners.observation import IMAGES
-from planners.rollout import PlanRecord, Rollout, StepRecord
+from planners.rollout import ARRIVED, PlanRecord, Rollout, StepRecord
 
 TRUTH = "observation.environment_state"
 SIMULATOR = "simulator.state"
@@ -158,7 +158,7 @@ def _turn(was_there: bool, info: Mapping[str, Any]) -> tuple[str, ...]:
     """Arriving and leaving, in words."""
     if bool(info["success"]) == was_there:
         return ()
-    words = "left the goal again" if was_there else "the goal is reached"
+    words = "left the goal again" if was_there else ARRIVED
     return (f"{words}, {100 * info['goal_distance_m']:.1f} cm",)
 
 
