@@ -27,6 +27,7 @@ from envs.episode_store import Episode, Layout, keep_whole, stage, staged_paths,
 from envs.lerobot_files import check_files, finish, finished_episodes
 from envs.play import POLICIES, make_policy
 from envs.tabletop import ACTION_NAMES, JOINT_NAMES, OBJECT_HIGH, OBJECT_LOW, POLICY_HZ, STATE_NAMES
+from envs.tasks import clear
 from envs.workers import obey_parent
 
 if TYPE_CHECKING:
@@ -41,10 +42,8 @@ _ENV_DEFAULTS: dict[str, Any] = {
     "image_size": 64,
     "variation": "standard",
 }
-# How far from one of its places in the leader's episode an echo has the object, and what is clear of the tool: so far
-# from it across the table, or the tool so high.
+# How far from one of its places in the leader's episode an echo has the object.
 _ELSEWHERE_M = (0.03, 0.14)
-_CLEAR_M = (0.09, 0.11)
 _PLACE_TRIES = 100
 VECTORS = {
     "observation.state": STATE_NAMES,
@@ -178,7 +177,7 @@ def _object_elsewhere(env: Any, led: Episode, rng: np.random.Generator) -> tuple
         angle, length = rng.uniform(-np.pi, np.pi), rng.uniform(*_ELSEWHERE_M)
         place = anchor + length * np.array([np.cos(angle), np.sin(angle)])
         inside = np.all(place > OBJECT_LOW) and np.all(place < OBJECT_HIGH)
-        if inside and (tool[2] > _CLEAR_M[1] or np.linalg.norm(place - tool[:2]) > _CLEAR_M[0]):
+        if inside and clear(tool, place):
             break
     place = np.clip(place, OBJECT_LOW, OBJECT_HIGH)
     env.world.place_object(np.array([*place, half + 1e-4]), float(rng.uniform(-np.pi, np.pi)))

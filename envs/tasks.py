@@ -75,12 +75,17 @@ def get_task(name: str) -> Task:
     return TASKS[name]
 
 
+def clear(tool: np.ndarray, object_xy: np.ndarray) -> bool:
+    """Whether a tool at (3,) leaves room for an object at (2,): beside it, or above it."""
+    return bool(np.linalg.norm(tool[:2] - object_xy) > 0.09 or tool[2] > 0.11)
+
+
 def start_pose(task: Task, object_xy: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, float]:
     """Where the arm starts: tool position (3,), rpy (3,), closedness; clear of the object."""
     position = np.array([0.45, 0.0, 0.15])
     for _ in range(100):
         position = rng.uniform([0.36, -0.20, 0.03], [0.60, 0.20, 0.22])
-        if np.linalg.norm(position[:2] - object_xy) > 0.09 or position[2] > 0.11:
+        if clear(position, object_xy):
             break
     closed = {"push": 1.0, "lift": 0.0, "pick_place": 0.0}.get(task.name, float(rng.random() < 0.5))
     return position, np.array([math.pi, 0.0, 0.0]), closed

@@ -238,7 +238,7 @@ class Episodes:
         self, usable: Tensor, episode: Tensor, anchor: Tensor, twin: Tensor, generator: torch.Generator
     ) -> Tensor:
         """(N,) twins, some exchanged for the anchor's own moment in an episode with the same motion."""
-        if len(self.motions.unique()) == len(self.motions):
+        if int(self.motions[-1]) + 1 == len(self.motions):  # each its own
             return twin
         other = _Groups(self.motions, usable).companions(episode, 2, generator)[:, 1]
         moment = anchor - self.starts[episode]

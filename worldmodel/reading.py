@@ -6,8 +6,10 @@ else changes: predictor, distance and proposals see the features they were train
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from worldmodel.data import Episodes
 from worldmodel.losses import readout_loss
@@ -34,17 +36,51 @@ def learn_to_read(
     reader = networks.grow_reader(READER_WIDTH)
     reader.begin_as(begin)
     reader.to(device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    optimizer = torch.optim.AdamW(reader.parameters(), LEARNING_RATE, weight_decay=1e-3)
-    generator = torch.Generator().manual_seed(seed + 2)
-    index = episodes.frames_of(training)
-    states = networks.normalise_state(episodes.states.to(device)).cpu()
-    for _ in timed_steps("reader", minutes, optimizer, LEARNING_RATE):
-        at = index[torch.randint(len(index), (BATCH,), generator=generator)]
+
+    def read(at: Tensor) -> Tensor:
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            read = reader(episodes.frames(at).to(device))
-        loss = readout_loss(read.float(), states[at].to(device))
+            return reader(episodes.frames(at).to(device)).float()
+
+    learn_from_frames(
+        read, reader, networks.normalise_state(episodes.states.to(device)).cpu(), episodes.frames_of(training),
+        title="reader", batch=BATCH, weight_decay=1e-3, minutes=minutes,
+        generator=torch.Generator().manual_seed(seed + 2), device=device,
+    )  # fmt: skip
+    reader.eval()
+
+
+def learn_from_frames(
+    read: Callable[[Tensor], Tensor],
+    module: nn.Module,
+    states: Tensor,
+    index: Tensor,
+    *,
+    title: str,
+    batch: int,
+    weight_decay: float,
+    minutes: float,
+    generator: torch.Generator,
+    device: torch.device,
+) -> None:
+    """Train a module to tell states (frames, P) from single frames.
+
+    Args:
+        read: frame indices (N,) -> states (N, P), by the module.
+        module: what learns.
+        states: normalised.
+        index: the frames to learn from.
+        title: for the progress bar.
+        batch: frames a step.
+        weight_decay: of the optimiser.
+        minutes: how long.
+        generator: draws the frames.
+        device: where `read` answers.
+    """
+    optimizer = torch.optim.AdamW(module.parameters(), LEARNING_RATE, weight_decay=weight_decay)
+    for _ in timed_steps(title, minutes, optimizer, LEARNING_RATE):
+        at = index[torch.randint(len(index), (batch,), generator=generator)]
+        loss = readout_loss(read(at), states[at].to(device))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(reader.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
         optimizer.step()
-    reader.eval()

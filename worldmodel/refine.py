@@ -13,6 +13,7 @@ from torch import Tensor
 from worldmodel.data import DatasetError, Episodes
 from worldmodel.losses import readout_loss
 from worldmodel.networks import Networks
+from worldmodel.reading import learn_from_frames
 from worldmodel.timed import timed_steps
 
 STRANGER_SHARE = 0.35
@@ -113,24 +114,8 @@ def refine(
         torch.nn.utils.clip_grad_norm_(parameters, 3.0)
         optimizer.step()
     if readout:
-        index = episodes.frames_of(training)
-        _learn_to_read(networks, features, states, index, minutes * READING_SHARE, generator, device)
-
-
-def _learn_to_read(
-    networks: Networks,
-    features: Tensor,
-    states: Tensor,
-    index: Tensor,
-    minutes: float,
-    generator: torch.Generator,
-    device: torch.device,
-) -> None:
-    """The readout alone, on single frames (those of `index`) of features (frames, D) and states (frames, P)."""
-    optimizer = torch.optim.AdamW(networks.readout.parameters(), LEARNING_RATE, weight_decay=1e-4)
-    for _ in timed_steps("readout", minutes, optimizer, LEARNING_RATE):
-        at = index[torch.randint(len(index), (READING_BATCH,), generator=generator)]
-        loss = readout_loss(networks.readout(features[at].to(device)), states[at].to(device))
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
+        learn_from_frames(
+            lambda at: networks.readout(features[at].to(device)), networks.readout, states, episodes.frames_of(training),
+            title="readout", batch=READING_BATCH, weight_decay=1e-4, minutes=minutes * READING_SHARE,
+            generator=generator, device=device,
+        )  # fmt: skip

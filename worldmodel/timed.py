@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator
 
 import torch
 
+from worldmodel.trainer import Schedule
+
 WARM_UP_STEPS = 100
+FINAL_SHARE = 0.01
 
 
 def timed_steps(title: str, minutes: float, optimizer: torch.optim.Optimizer, learning_rate: float) -> Iterator[int]:
@@ -21,15 +23,15 @@ def timed_steps(title: str, minutes: float, optimizer: torch.optim.Optimizer, le
     columns = (
         TextColumn(title), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(), TextColumn("{task.fields[words]}"),
     )  # fmt: skip
+    schedule = Schedule(learning_rate=learning_rate, warmup_steps=WARM_UP_STEPS, final_share=FINAL_SHARE)
     began = time.monotonic()
     step = 0
     with Progress(*columns) as progress:
         bar = progress.add_task("", total=1000, words="")
         while (spent := time.monotonic() - began) < 60 * minutes:
             share = spent / (60 * minutes)
-            warm = min(1.0, (step + 1) / WARM_UP_STEPS)
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share)))
+                group["lr"] = schedule.rate(share, step)
             yield step
             step += 1
             if step % 10 == 0:
