@@ -169,6 +169,8 @@ def _parse(command: str, word: str, known: dict[str, Group]) -> tuple[str, Overr
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
+    if re.fullmatch(r"--[a-z][a-z_.-]*", word):  # a flag: `--dry-run` is short for `dry_run=true`
+        word = f"{word[2:].replace('-', '_')}=true"
     if "=" not in word and not word.startswith("~"):
         name = word.lstrip("-")
         raise WordError(

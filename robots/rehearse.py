@@ -15,20 +15,38 @@ from safetensors.numpy import save_file
 
 from planners import PlanRecord, Rollout, StepRecord
 from planners.recording import write_rrd
+from robots import probing
 from robots.brain import Brain, output_folder, picture_goal, plain, scene_goal
+from robots.loop import Exit
 from robots.recorder import STATE, TRUTH
 from robots.run import versions, write_json
 from robots.simulated import SimulatedArm
 from robots.viewer import called
 
+# Exit code where the scene probe says no: the one of a refusal.
+NO_GO_CODE = int(Exit.REFUSED)
+
 
 def main(cfg: DictConfig) -> int:
-    """Plan from a seeded scene to its goal, or to a goal picture; print the plan and write it down."""
+    """Plan from a seeded scene to its goal, or to a goal picture; print the plan and write it down.
+
+    With `probe=true` the scene probe comes first, and a no-go ends it.
+    """
     console = Console(highlight=False)
     words = plain(cfg)
     scene = words["env"]
     brain = Brain.of(cfg, str(scene["task"]))
     folder = output_folder(cfg.out, "plan")
+    if bool(cfg.probe):
+        found = probing.examine(brain.model, cfg.probe_data, scene, int(cfg.seed))
+        probing.write(found, folder)
+        console.print(f"[bold]scene probe[/], {found.transitions} transitions")
+        console.print(probing.table(found))
+        if found.verdict == probing.CALIBRATE:
+            console.print(f"To turn the brain to this camera: [bold]{probing.advice(found)}[/] (run: correct=true)")
+        console.print(f"[cyan]{folder / 'probe.png'}[/], [cyan]probe.json[/]\n", soft_wrap=True)
+        if found.verdict == probing.NO_GO:
+            return NO_GO_CODE
     rollout = _rehearse(words, brain)
     plan = rollout.steps[0].plan
     assert plan is not None

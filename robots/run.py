@@ -12,6 +12,7 @@ import json
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from rich.console import Console
 
 from planners import MPC, Goal, Rollout
 from planners.recording import write_rrd
-from robots import preflight
+from robots import preflight, probing
 from robots.arm import Arm, Reading, connect, find
 from robots.blackbox import BlackBox
 from robots.brain import Brain, goal_hash, output_folder, picture_goal, plain, scene_goal
@@ -72,6 +73,8 @@ def _run(cfg: DictConfig, folder: Path, operator: Operator, say: Callable[[str],
             checks.check("start pose", lambda: preflight.start_pose(arm, limits))
             if not arm.simulated:
                 checks.check("rated stop", lambda: preflight.rated_stop(bool(cfg.rated_stop_confirmed)))
+            if bool(cfg.probe):
+                brain = checks.check("scene probe", lambda: _probe(cfg, arm, brain)) or brain
             found = checks.check("goal", lambda: _goal(cfg, arm, brain))
             if found is not None and checks.passed:
                 goal, goal_seen = found
@@ -191,6 +194,20 @@ def _goal(cfg: DictConfig, arm: Arm, brain: Brain) -> tuple[tuple[Goal, dict[str
     _, distance = arm.judge()
     found = f"picture from scene {int(cfg.seed)}, {100 * distance:.1f} cm away (the planner sees the picture only)"
     return (scene_goal(arm.goal, brain.model), {**seen, "picture": arm.goal_picture()}), found
+
+
+def _probe(cfg: DictConfig, arm: Arm, brain: Brain) -> tuple[Brain, str]:
+    """Whether the brain understands what it sees here; turned to the camera where it was asked to be."""
+    if not any(key.startswith("observation.images.") for key in brain.model.required_keys):
+        return brain, f"{brain.model_name} looks at no picture"
+    found = probing.examine(brain.model, cfg.probe_data, plain(cfg.env) if arm.simulated else None, int(cfg.seed))
+    if found.verdict == probing.CALIBRATE and bool(cfg.correct):
+        return replace(brain, model=probing.corrected(brain.model, found)), f"{found.reason}; corrected"
+    if found.verdict == probing.CALIBRATE:
+        raise ValueError(f"{found.reason}: say correct=true to turn it back, or probe=false to go on as it is")
+    if found.verdict != probing.GO:
+        raise ValueError(f"{found.reason}; or say probe=false")
+    return brain, found.reason
 
 
 def _rehearse(cfg: DictConfig, arm: Arm, brain: Brain, goal: Goal) -> tuple[MPC, str]:

@@ -128,7 +128,9 @@ def adapt(
             twins_by_state=not settings.video_only,
         )  # fmt: skip
         windows = _to(windows, device, settings.colour_jitter, generator)
-        return adaptation_losses(networks, blind(windows) if settings.video_only else windows, generator)
+        if settings.video_only:
+            return adaptation_losses(networks, blind(windows), generator, guess_actions=True)
+        return adaptation_losses(networks, windows, generator)
 
     def evaluate(module: nn.Module) -> dict[str, float]:
         assert isinstance(module, Networks)

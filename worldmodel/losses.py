@@ -37,6 +37,8 @@ class LossWeights:
 CONTRAST_TEMPERATURE = 0.05
 LATENT_NOISE = 0.05
 SKETCH_NOISE = 0.5
+# How much of an action guessed from video is noise: what keeps it from carrying the whole next frame.
+GUESS_NOISE = 0.3
 # Errors of the state, in its spreads, that are small enough.
 READOUT_FLOOR = 0.003
 # Weights of brightness and the two colour differences.
@@ -89,8 +91,15 @@ def shake_colours(pictures: Tensor, generator: torch.Generator, amount: float) -
     return (pictures.float() * gain + offset).clamp(0, 255).to(torch.uint8)
 
 
-def adaptation_losses(networks: Networks, windows: Windows, generator: torch.Generator) -> dict[str, Tensor]:
-    """All terms on a batch of windows; pictures already on the networks' device."""
+def adaptation_losses(
+    networks: Networks, windows: Windows, generator: torch.Generator, *, guess_actions: bool = False
+) -> dict[str, Tensor]:
+    """All terms on a batch of windows; pictures already on the networks' device.
+
+    With `guess_actions` (video alone) each action is what the inverse head makes of the two frames it lies between,
+    through a bottleneck as narrow as an action and noisy: without any action the next frame cannot be known, and what
+    cannot be known would not be learned.
+    """
     count, frames = windows.states.shape[:2]
     steps = frames - 1
     width = networks.architecture.features
@@ -101,13 +110,18 @@ def adaptation_losses(networks: Networks, windows: Windows, generator: torch.Gen
     p = networks.normalise_state(windows.states)
     goal_p = networks.normalise_state(windows.goal_states)
     losses: dict[str, Tensor] = {}
+    inferred = networks.inverse(z[:, :-1].flatten(0, 1), z[:, 1:].flatten(0, 1)).float()
+    actions = windows.actions
+    if guess_actions:
+        noise = torch.randn(actions.shape, generator=generator).to(actions.device)
+        actions = torch.tanh(inferred).view(actions.shape) + GUESS_NOISE * noise
 
     # Roll out from the first frame; every predicted step is compared with what was seen.
     rolled_z, rolled_p, doubts = [], [], []
     zh, ph, u = z[:, 0], p[:, 0], z.new_zeros(count, 1)
     for h in range(steps):
-        u = u + F.softplus(networks.doubt(zh.detach(), ph.detach(), windows.actions[:, h]).float())
-        zh, ph = networks.step(zh, ph, windows.actions[:, h])
+        u = u + F.softplus(networks.doubt(zh.detach(), ph.detach(), actions[:, h].detach()).float())
+        zh, ph = networks.step(zh, ph, actions[:, h])
         rolled_z.append(zh)
         rolled_p.append(ph)
         doubts.append(u)
@@ -123,7 +137,6 @@ def adaptation_losses(networks: Networks, windows: Windows, generator: torch.Gen
     losses["spread"] = spread_loss(encoded, generator)
     states = torch.cat([p.flatten(0, 1), goal_p])
     losses["readout"] = readout_loss(networks.readout(encoded[: len(states)]).float(), states)
-    inferred = networks.inverse(z[:, :-1].flatten(0, 1), z[:, 1:].flatten(0, 1)).float()
     losses["inverse"] = F.mse_loss(inferred, windows.actions.flatten(0, 1))
 
     losses["distance"] = _distance_loss(networks, windows, z, p, future_z, future_p, goal, twin, generator)

@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import worldmodel
 from worldmodel.interface import ActionSpace, WorldModel
+from worldmodel.turned import Turned
 
 SIMULATORS = ("simulator", "simulator_latent")
 
 
 def make_model(config: Mapping[str, Any], task: str, threads: int = 1) -> WorldModel:
-    """A brain from {name: word, device: ..., precision: ..., judge: ...}.
+    """A brain from {name: word, device: ..., precision: ..., turn_deg: ..., judge: ...}.
 
     Args:
         config: `name` is a shipped model, a path, `hf:owner/name`, `simulator` (true dynamics, true distance) or
-            `simulator_latent` (true dynamics, judged in the latent space of the brain called `judge`).
+            `simulator_latent` (true dynamics, judged in the latent space of the brain called `judge`). `turn_deg` turns
+            a brain to a camera that was moved (`worldmodel.turned`).
         task: whose distance the simulator measures.
         threads: of the simulator.
     """
     name, device = str(config["name"]), str(config.get("device") or "auto")
     space = ActionSpace.tabletop()
     if name not in SIMULATORS:
-        return worldmodel.load(name, device, space, precision=str(config.get("precision") or "auto"))
+        model = worldmodel.load(name, device, space, precision=str(config.get("precision") or "auto"))
+        turn = math.radians(float(config.get("turn_deg") or 0.0))
+        return Turned(model, turn) if turn else model
     from envs.simulator_model import SimulatorModel
 
     judge = None
