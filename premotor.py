@@ -134,6 +134,15 @@ def groups(command: str) -> dict[str, Group]:
     return found
 
 
+def flags(command: str) -> set[str]:
+    """The command's keys that are true or false: `--dry-run` is short for `dry_run=true`."""
+    from omegaconf import OmegaConf
+
+    root = OmegaConf.to_container(OmegaConf.load(CONFIGS / f"{command}.yaml"), resolve=False)
+    assert isinstance(root, dict)
+    return {str(key) for key, value in root.items() if isinstance(value, bool)}
+
+
 def compose(command: str, words: Sequence[str]) -> DictConfig:
     """The command's configuration; a wrong choice, key or kind of value is refused with the nearest right one."""
     from hydra import compose as hydra_compose
@@ -169,8 +178,8 @@ def _parse(command: str, word: str, known: dict[str, Group]) -> tuple[str, Overr
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
-    if re.fullmatch(r"--[a-z][a-z_.-]*", word):  # a flag: `--dry-run` is short for `dry_run=true`
-        word = f"{word[2:].replace('-', '_')}=true"
+    if word.startswith("--") and (flag := word[2:].replace("-", "_")) in flags(command):
+        word = f"{flag}=true"
     if "=" not in word and not word.startswith("~"):
         name = word.lstrip("-")
         raise WordError(

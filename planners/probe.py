@@ -101,7 +101,9 @@ class Probe:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
-        return {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in asdict(self).items()}
+        return {
+            name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in asdict(self).items()
+        }
 
 
 def probe(
@@ -126,7 +128,9 @@ def probe(
     """
     names = model.action_space.names
     if names[:_MOVED] != ("dx", "dy", "dz"):
-        raise ValueError(f"{model.name} acts in ({', '.join(names)}); the probe wants actions that begin with dx, dy, dz")
+        raise ValueError(
+            f"{model.name} acts in ({', '.join(names)}); the probe wants actions that begin with dx, dy, dz"
+        )
     if transitions.actions.ndim != 2 or transitions.actions.shape[1] != len(names):
         raise ValueError(f"the transitions' actions are {transitions.actions.shape}; they should be (N, {len(names)})")
     moved = np.linalg.norm(transitions.actions[:, :2], axis=1) >= LEAST_MOTION_M

@@ -111,9 +111,7 @@ def _in_a_row(seen: list[Any], actions: np.ndarray) -> Transitions:
     return Transitions(before, after, actions.astype(np.float32))
 
 
-def examine(
-    model: WorldModel, source: object, scene: Mapping[str, Any] | None, seed: int
-) -> Probe:
+def examine(model: WorldModel, source: object, scene: Mapping[str, Any] | None, seed: int) -> Probe:
     """Probe a brain on a recording, or on a simulated scene where no recording is named."""
     cameras = tuple(key.removeprefix("observation.images.") for key in model.required_keys if "images" in key)
     if source is not None:
@@ -139,9 +137,17 @@ def table(found: Probe) -> Table:
     low, high = found.angle_interval_deg
     colour = {GO: "green", CALIBRATE: "yellow"}.get(found.verdict, "red")
     for name, value, meaning in (
-        ("rank", f"{100 * found.rank:.0f} %", f"of random actions explain what was seen better than the true one; {100 * found.rank_turned:.0f} % turned"),
+        (
+            "rank",
+            f"{100 * found.rank:.0f} %",
+            f"of random actions explain what was seen better than the true one; {100 * found.rank_turned:.0f} % turned",
+        ),
         ("margin", f"{found.margin:.2f}", "1: the true action explains it as well as any; 0: no better than chance"),
-        ("cosine", f"{found.cosine:.2f}", f"between inferred and true horizontal motion; {found.cosine_turned:.2f} turned"),
+        (
+            "cosine",
+            f"{found.cosine:.2f}",
+            f"between inferred and true horizontal motion; {found.cosine_turned:.2f} turned",
+        ),
         ("turn W*", f"{found.angle_deg:+.0f} deg", f"from inferred to true motion, 95 % {low:.0f} to {high:.0f}"),
         ("condition", f"{found.condition:.1f}", f"of W*; 1 is a pure turn. Stretch {found.stretch:.2f}"),
         ("error", f"{100 * found.error_m:.1f} cm", "between inferred and true displacement, turned"),
@@ -172,5 +178,3 @@ def write(found: Probe, folder: Path) -> None:
     figure.suptitle(f"{found.verdict}: cosine {found.cosine:.2f}, turn {found.angle_deg:+.0f} deg", fontsize=11)
     figure.savefig(folder / "probe.png", dpi=110)
     plt.close(figure)
-
-

@@ -200,17 +200,30 @@ def _proposal_loss(
     networks: Networks, windows: Windows, z: Tensor, p: Tensor, goal: Tensor, generator: torch.Generator
 ) -> Tensor:
     """Likelihood, from every frame of the window, of the actions that led to the goal, up to the goal."""
-    a = networks.architecture
-    frames, steps = z.shape[1], a.proposal_steps
-    wanted = goal[:, None].expand_as(z)
-    mean, log_std = networks.proposal(_shake(z, generator), p, _shake(wanted, generator)).float().chunk(2, -1)
-    mean = mean.unflatten(-1, (steps, a.action_size))
-    log_std = log_std.unflatten(-1, (steps, a.action_size)).clamp(-3.0, 1.0)
+    frames, steps = z.shape[1], networks.architecture.proposal_steps
     at = torch.arange(frames, device=z.device)[:, None] + torch.arange(steps, device=z.device)
-    actions = windows.later_actions[:, at]
-    nll = 0.5 * ((actions - mean) * torch.exp(-log_std)) ** 2 + log_std
-    before = (windows.goal_steps.to(z.device)[:, None, None] > at)[..., None]
-    return (nll * before).sum() / (before.sum() * a.action_size).clamp(min=1)
+    before = windows.goal_steps.to(z.device)[:, None, None] > at
+    wanted = goal[:, None].expand_as(z)
+    return proposal_loss(
+        networks, _shake(z, generator), p, _shake(wanted, generator), windows.later_actions[:, at], before
+    )
+
+
+def proposal_loss(networks: Networks, z: Tensor, p: Tensor, goal: Tensor, actions: Tensor, before: Tensor) -> Tensor:
+    """Negative log-likelihood of what was done on the way to a goal.
+
+    Args:
+        networks: whose proposal head answers.
+        z, p, goal: (*, D), (*, P), (*, D) features, proprioception, features of the goal.
+        actions: (*, K, A) in [-1, 1], what was done next.
+        before: (*, K) whether that was before the goal.
+    """
+    a = networks.architecture
+    mean, log_std = networks.proposal(z, p, goal).float().chunk(2, -1)
+    mean = mean.unflatten(-1, (a.proposal_steps, a.action_size))
+    log_std = log_std.unflatten(-1, (a.proposal_steps, a.action_size)).clamp(-3.0, 1.0)
+    unlikely = 0.5 * ((actions - mean) * torch.exp(-log_std)) ** 2 + log_std
+    return (unlikely * before[..., None]).sum() / (before.sum() * a.action_size).clamp(min=1)
 
 
 def _sketch_loss(networks: Networks, encoded: Tensor, pictures: Tensor, generator: torch.Generator) -> Tensor:

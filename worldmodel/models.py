@@ -1,16 +1,19 @@
-"""`premotor models`: which brains are shipped, what a card says, and published weights made into a brain."""
+"""`premotor models`: which brains are shipped, what a card says, and published weights fetched and made into a brain."""
 
 from __future__ import annotations
 
+import difflib
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from worldmodel import checkpoint
+from worldmodel.fetch import PUBLISHED, digest, fetch
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-ACTIONS = ("list", "show", "convert")
+ACTIONS = ("list", "show", "pull", "convert")
 
 
 def list_models() -> None:
@@ -35,7 +38,14 @@ def list_models() -> None:
             f"{measured.get('probe_object_cm', float('nan')):.2f}",
             str(card.get("licence", "-")),
         )
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    others = Table(title="Published by others (action=pull name=...)", title_justify="left")
+    for column in ("name", "licence", "what it is"):
+        others.add_column(column)
+    for name, published in PUBLISHED.items():
+        others.add_row(name, published.licence, published.about)
+    console.print(others)
 
 
 def show_model(name: str) -> None:
@@ -45,6 +55,32 @@ def show_model(name: str) -> None:
     folder: Path = checkpoint.locate(name)
     checkpoint.load(folder, device="cpu")
     Console().print_json(data=checkpoint.read_card(folder, checkpoint.FORMATS))
+
+
+def pull_model(name: str, folder: Path, accepted: bool) -> None:
+    """Published weights, or a checkpoint of ours from the hub, into a folder."""
+    if name.startswith("hf:"):
+        there = checkpoint.locate(name)
+        checkpoint.load(there, device="cpu")  # a foreign or damaged one is not kept
+        out = folder / name.rsplit("/", 1)[-1]
+        if out.exists():
+            raise ValueError(f"{out} is there already; choose another out=")
+        shutil.copytree(there, out)
+        print(f"{out}: plan with model={out}")
+        return
+    if name not in PUBLISHED:
+        near = difflib.get_close_matches(name, PUBLISHED, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ValueError(f"nothing called {name!r} is published; known are {', '.join(PUBLISHED)}, hf:owner/name{hint}")
+    published = PUBLISHED[name]
+    print(f"{name}: {published.about}. Licence: {published.licence}.")
+    if not (published.free or accepted):
+        raise ValueError(f"the licence of {name}, {published.licence}, allows no commercial use; say accept=true")
+    place = fetch(published.url, folder, size=published.size)
+    print(f"{place}: sha256 {digest(place)}")
+    role = "predictor" if published.predictor_only else "source"
+    other = "source=vjepa2-ac-vitg.pt " if published.predictor_only else ""
+    print(f"Next: premotor models action=convert {other}{role}={place} licence={published.licence} out=...")
 
 
 def convert_published(cfg: DictConfig) -> None:
@@ -68,7 +104,7 @@ def convert_published(cfg: DictConfig) -> None:
 
 
 def main(cfg: DictConfig) -> int:
-    """`premotor models action=list|show|convert ...`."""
+    """`premotor models action=list|show|pull|convert ...`."""
     action = str(cfg.action)
     if action not in ACTIONS:
         raise ValueError(f"models has no action {action!r}; known are {', '.join(ACTIONS)}")
@@ -76,6 +112,8 @@ def main(cfg: DictConfig) -> int:
         list_models()
     elif action == "show":
         show_model(str(cfg.name))
+    elif action == "pull":
+        pull_model(str(cfg.name), Path(str(cfg.out)), bool(cfg.accept))
     else:
         convert_published(cfg)
     return 0

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from worldmodel.data import DatasetError, Episodes
-from worldmodel.losses import readout_loss
+from worldmodel.losses import proposal_loss, readout_loss
 from worldmodel.networks import Networks
 from worldmodel.reading import learn_from_frames
 from worldmodel.timed import timed_steps
@@ -19,8 +19,11 @@ from worldmodel.timed import timed_steps
 STRANGER_SHARE = 0.35
 LEARNING_RATE = 1e-3
 NOISE = 0.1
-# The last part of the time is the readout's alone: with large batches of single frames it grows as exact as it can.
-READING_SHARE = 0.3
+# Parts of the time belong to one head alone, in large batches of single frames: proposals grow as sure as they can,
+# and the readout as exact.
+PROPOSING_SHARE = 0.35
+PROPOSING_BATCH = 1024
+READING_SHARE = 0.2
 READING_BATCH = 1024
 BATCH = 192
 STEPS = 6
@@ -52,7 +55,8 @@ def refine(
 ) -> None:
     """Train predictor, steps-to-goal, proposals and doubt on stored features.
 
-    With `readout` the last part of the time is the readout's alone; without, a reader of its own will do its work.
+    A part of the time is the proposals' alone; with `readout` the last part is the readout's; without, a reader of its
+    own will do its work.
     """
     training = training[episodes.lengths[training] > STEPS]
     if len(training) < 2:
@@ -66,7 +70,7 @@ def refine(
     a = networks.architecture
     networks.eval()
     reading_share = READING_SHARE if readout else 0.0
-    for _ in timed_steps("refine", minutes * (1 - reading_share), optimizer, LEARNING_RATE):
+    for _ in timed_steps("refine", minutes * (1 - PROPOSING_SHARE - reading_share), optimizer, LEARNING_RATE):
         at = episodes.choose(training, BATCH, STEPS, REACH, generator, group=1)
         z, p = features[at.window].to(device), states[at.window].to(device)
         actions = episodes.actions[at.window[:, :-1]].to(device)
@@ -101,21 +105,62 @@ def refine(
         logits = networks.steps_to_goal(noisy(sources), where, noisy(wanted.expand_as(sources)))
         loss = loss + F.cross_entropy(logits[valid], label[valid])
 
-        mean, log_std = networks.proposal(noisy(z[:, 0]), p[:, 0], noisy(goal)).chunk(2, -1)
-        mean = mean.unflatten(-1, (a.proposal_steps, a.action_size))
-        log_std = log_std.unflatten(-1, (a.proposal_steps, a.action_size)).clamp(-3.0, 1.0)
         taken = actions[:, : a.proposal_steps]
-        before = (steps[:, None] > torch.arange(taken.shape[1], device=device))[..., None]
-        likely = 0.5 * ((taken - mean) * torch.exp(-log_std)) ** 2 + log_std
-        loss = loss + (likely * before).sum() / (before.sum() * a.action_size).clamp(min=1)
+        before = steps[:, None] > torch.arange(taken.shape[1], device=device)
+        loss = loss + proposal_loss(networks, noisy(z[:, 0]), p[:, 0], noisy(goal), taken, before)
 
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 3.0)
         optimizer.step()
+    _learn_to_propose(
+        networks, episodes, training, features, states,
+        minutes=minutes * PROPOSING_SHARE, generator=generator, device=device,
+    )  # fmt: skip
     if readout:
         learn_from_frames(
             lambda at: networks.readout(features[at].to(device)), networks.readout, states, episodes.frames_of(training),
             title="readout", batch=READING_BATCH, weight_decay=1e-4, minutes=minutes * READING_SHARE,
             generator=generator, device=device,
         )  # fmt: skip
+
+
+def _learn_to_propose(
+    networks: Networks,
+    episodes: Episodes,
+    training: Tensor,
+    features: Tensor,
+    states: Tensor,
+    *,
+    minutes: float,
+    generator: torch.Generator,
+    device: torch.device,
+) -> None:
+    """The proposal head alone: from any moment, what was done on the way to any later one.
+
+    Rare things, such as closing the fingers at the right moment, need far more moments than windows of several steps
+    come by.
+    """
+    head = networks.proposal
+    optimizer = torch.optim.AdamW(head.parameters(), LEARNING_RATE, weight_decay=1e-3)
+    steps = networks.architecture.proposal_steps
+    index = episodes.frames_of(training)
+    last = torch.repeat_interleave(episodes.starts + episodes.lengths - 1, episodes.lengths)
+    index = index[index < last[index]]
+    onward = torch.arange(steps)
+
+    def noisy(x: Tensor) -> Tensor:
+        return x + NOISE * torch.randn(x.shape, generator=generator).to(x.device)
+
+    for _ in timed_steps("proposals", minutes, optimizer, LEARNING_RATE):
+        now = index[torch.randint(len(index), (PROPOSING_BATCH,), generator=generator)]
+        ahead = 1 + (torch.rand(PROPOSING_BATCH, generator=generator) * REACH).long()
+        goal = torch.minimum(now + ahead, last[now])
+        taken = episodes.actions[torch.minimum(now[:, None] + onward, last[now][:, None] - 1)].to(device)
+        before = ((goal - now)[:, None] > onward).to(device)
+        z, p, wanted = features[now].to(device), states[now].to(device), features[goal].to(device)
+        loss = proposal_loss(networks, noisy(z), p, noisy(wanted), taken, before)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(head.parameters(), 3.0)
+        optimizer.step()

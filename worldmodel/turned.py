@@ -41,7 +41,9 @@ class Turned:
             )
         for one, other in _PAIRS:
             if (space.low[one], space.high[one]) != (space.low[other], space.high[other]):
-                raise ValueError(f"{space.names[one]} and {space.names[other]} have other bounds; they cannot be turned")
+                raise ValueError(
+                    f"{space.names[one]} and {space.names[other]} have other bounds; they cannot be turned"
+                )
         if not math.isfinite(angle_rad):
             raise ValueError(f"the angle is {angle_rad}; it is a number of radians")
         self.model = model
