@@ -22,6 +22,9 @@ from planners.plan import Budget, Plan
 from planners.search import Search
 from worldmodel.interface import Latent, WorldModel
 
+# Draws by which the prior's middle and spread are known.
+PRIOR_DRAWS = 64
+
 
 class Planner(ABC):
     """Searches for actions; the same arguments and generator state give the same plan."""
@@ -67,6 +70,9 @@ class SamplingPlanner(Planner):
             useful (turning, say) is searched narrowly.
         min_std: the spread never falls below this.
         proposal_share: part of each population that the brain's learned prior proposes (if it has one).
+        within_prior: search only so many spreads around what the prior proposes, where the brain has one; 0 anywhere.
+            An imagined grasp is easily better than any real one: where a search may go anywhere, it finds what the brain
+            is wrong about; near what was done on the way to such goals, it does not.
         elites: how many of the best futures an algorithm looks at, and a plan reports.
         memory_mb: futures are imagined in chunks that keep the latents below this.
         clock: seconds; only for the deadline and the report.
@@ -77,6 +83,7 @@ class SamplingPlanner(Planner):
     initial_std: float | Sequence[float] = 0.6
     min_std: float | Sequence[float] = 0.05
     proposal_share: float = 0.3
+    within_prior: float = 0.0
     elites: int = 16
     memory_mb: float = 256.0
     clock: Callable[[], float] = field(default=time.perf_counter, repr=False)
@@ -88,6 +95,8 @@ class SamplingPlanner(Planner):
             raise ValueError(f"elites is {self.elites}; an algorithm needs at least 1 future to learn from")
         if not 0.0 <= self.proposal_share <= 1.0:
             raise ValueError(f"proposal_share is {self.proposal_share}; it is a share, 0 to 1")
+        if not (self.within_prior >= 0 and math.isfinite(self.within_prior)):
+            raise ValueError(f"within_prior is {self.within_prior}; it is a number of spreads, 0 or more")
 
     # -- what an algorithm adds ------------------------------------------------------------------------------------
 
@@ -132,16 +141,22 @@ class SamplingPlanner(Planner):
             spread = per_dimension(self.initial_std, size, "initial_std", mean)
             belief = Belief(mean, spread.expand_as(mean))
             anchors = [mean[:, None], search.rest[:, None]] if warm_start is not None else [mean[:, None]]
+            low, high = -torch.ones_like(mean), torch.ones_like(mean)
+            prior = self._prior(model, latent, goal, generator) if self.within_prior else None
+            if prior is not None:
+                belief, low, high = self._confined(belief, prior)
+                anchors = [belief.mean[:, None]]
             populations = self.populations(budget)
             for index, n in enumerate(populations):
                 actions = self._population(model, latent, goal, belief, n, anchors, generator)
+                actions = actions.clamp(low[:, None], high[:, None])
                 costs = search.evaluate(actions)
                 if not search.out_of_time:
                     belief = self.refit(belief, actions, costs, search)
                     anchors = [belief.mean[:, None]]
                     # The belief's own middle is often better than any sample: in the end one more future tells.
                     if index == len(populations) - 1:
-                        search.evaluate(anchors[0].clamp(-1.0, 1.0))
+                        search.evaluate(anchors[0].clamp(low[:, None], high[:, None]))
                 search.end_iteration()
                 if search.out_of_time:
                     break
@@ -173,7 +188,26 @@ class SamplingPlanner(Planner):
             steps = min(proposals.shape[2], self.horizon)
             believed, proposed = drawn[:, :wanted, :steps], proposals[:, :, :steps].to(drawn.dtype)
             drawn[:, :wanted, :steps] = torch.where(torch.isfinite(proposed), proposed, believed)
-        return torch.cat([*parts, drawn], 1).clamp(-1.0, 1.0)
+        return torch.cat([*parts, drawn], 1)
+
+    def _prior(self, model: WorldModel, latent: Tensor, goal: Tensor, generator: torch.Generator) -> Belief | None:
+        """What the prior proposes, as a belief over its own steps (B, K, A)."""
+        proposals = self._proposals(model, latent, goal, PRIOR_DRAWS, generator)
+        if proposals is None or not torch.isfinite(proposals).all():
+            return None
+        proposals = proposals[:, :, : self.horizon].float()
+        return Belief(proposals.mean(1), proposals.std(1))
+
+    def _confined(self, belief: Belief, prior: Belief) -> tuple[Belief, Tensor, Tensor]:
+        """The belief begun at the prior, and bounds (B, H, A) around it; beyond the prior's steps all stays open."""
+        steps = prior.mean.shape[1]
+        mean, std = belief.mean.clone(), belief.std.clone()
+        low, high = -torch.ones_like(mean), torch.ones_like(mean)
+        reach = self.within_prior * prior.std
+        mean[:, :steps], std[:, :steps] = prior.mean, torch.minimum(0.5 * reach, std[:, :steps])
+        low[:, :steps] = (prior.mean - reach).clamp(-1.0, 1.0)
+        high[:, :steps] = (prior.mean + reach).clamp(-1.0, 1.0)
+        return Belief(mean, std), low, high
 
     def _proposals(
         self, model: WorldModel, latent: Tensor, goal: Tensor, n: int, generator: torch.Generator
