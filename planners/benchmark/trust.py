@@ -37,7 +37,7 @@ QUESTIONS = {
     ACTIONS: "Do actions matter?",
     OBJECT: "Does the object matter?",
 }
-_LEAST_STEPS, _LEAST_EPISODES = REACH + 2, 4
+_LEAST_STEPS, _LEAST_EPISODES = REACH + 2, 2
 
 
 def judge(
@@ -185,9 +185,8 @@ def _said(one: Figure | None) -> str:
     """A value with its interval, for people."""
     if one is None or one.value is None:
         return ""
-    ends = [one.value] if one.low is None or one.high is None else [one.value, one.low, one.high]
-    texts = [_number(value, one.unit) for value in ends]
-    return f"{texts[0]}{one.unit}" + (f" [{texts[1]}, {texts[2]}]" if len(texts) > 1 else "")
+    value, low, high = ("more" if end is None else _number(end, one.unit) for end in (one.value, one.low, one.high))
+    return f"{value}{one.unit} [{low}, {high}]"
 
 
 def _number(value: float, unit: str) -> str:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from planners.benchmark.stats import Resampling, ratio
-from planners.benchmark.trust_figures import Answer, Seen, apart, figure, imagine
+from planners.benchmark.trust_figures import Answer, Figure, Seen, apart, figure, imagine
 from worldmodel.interface import WorldModel
 
 ACTIONS = "action"
@@ -20,6 +20,7 @@ ALTERNATIVES = 16
 _STRIDE = 5
 # Where a dimension's actions add up to less than this (of full steps), turning them round asks nothing.
 _MOVES = 0.5
+_LEAST = 10
 # Inferring one action without a gradient: the best of random ones, thrice, each time nearer to the best.
 _SAMPLES, _ROUNDS, _BEST, _FIRST_STD = 64, 3, 8, 0.7
 
@@ -69,10 +70,14 @@ def judge_actions(model: WorldModel, seen: Seen, resampling: Resampling, seed: i
     answer.curves = {"names": list(names), "turned": []}
     for dimension, name in enumerate(names):
         top, bottom = (won * asked)[..., dimension].sum(0), asked[..., dimension].sum(0)
+        words = f"nearer than with {name} turned round"
+        if bottom.sum() < _LEAST:
+            line = Figure(ACTIONS, words, None, n=int(bottom.sum()), note="too few moments with such actions")
+            answer.figures.append(line)
+            answer.curves["turned"].append([None, None, None])
+            continue
         estimate = resampling.estimate(lambda w, a=top, b=bottom: ratio(100 * (w @ a), w @ b))
-        line = figure(
-            ACTIONS, f"nearer than with {name} turned round", estimate, int(bottom.sum()), unit=" %", against=50.0
-        )
+        line = figure(ACTIONS, words, estimate, int(bottom.sum()), unit=" %", against=50.0)
         answer.figures.append(line)
         answer.curves["turned"].append([line.value, line.low, line.high])
     _infer(model, seen, starts, resampling, seed, answer)

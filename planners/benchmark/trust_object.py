@@ -63,7 +63,9 @@ def _tell_apart(
     for distance, estimate in zip(DISPLACEMENTS_CM, estimates, strict=True):
         if distance in _AT:
             words = f"AUROC, object {distance:g} cm away against {name}"
-            answer.figures.append(figure(OBJECT, words, estimate, len(owner), against=0.5))
+            # Below the arm's own motion is no fault by itself; below a picture of the same is.
+            held = {"against": 0.5} if name == STILL else {"better": ""}
+            answer.figures.append(figure(OBJECT, words, estimate, len(owner), **held))
     words = f"told from {name} (AUROC {TOLD_APART}) from"
     values = [estimate.value for estimate in estimates]
     threshold = _from_where(values)

@@ -97,6 +97,7 @@ def _drift(curves: Curves) -> Any:
         axes[1].set(xlabel="steps ahead", ylabel="mean absolute pixel error (of 255)")
         axes[1].set_ylim(bottom=0)
     for axis in axes:
+        axis.set_xticks([1, *range(5, len(steps) + 1, 5)])
         axis.legend(frameon=False, fontsize=9)
     return figure
 
@@ -111,7 +112,8 @@ def _surprise(curves: Curves) -> Any:
         usual = np.quantile(np.maximum(curves["ordinary"][kind], 1e-9), 0.95)
         axis.axvline(usual, color=_QUIET, linestyle="--", linewidth=1)
         for place, surprises in enumerate(rows.values()):
-            values = np.clip(surprises[kind], 1e-9, 1e9)
+            # A picture that stands still did not change at all: error over change has no end, the axis has.
+            values = np.clip(surprises[kind], 1e-4, 1e3)
             low, quarter, middle, three, high = np.quantile(values, (0.05, 0.25, 0.5, 0.75, 0.95))
             colour = _THIRD if place == 0 else _OTHER
             axis.hlines(place, low, high, color=colour, linewidth=2, alpha=0.6)
