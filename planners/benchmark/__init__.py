@@ -22,6 +22,8 @@ __all__ = ["Cell", "cells_of", "main", "make_model"]
 # The choices a bare `premotor bench` composes.
 _DEFAULTS = {"model": "tabletop", "planner": "cem"}
 _CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+# The suite without a planner: is the model itself to be trusted?
+MODEL_SUITE = "model"
 
 
 def main(cfg: DictConfig) -> int:
@@ -32,13 +34,16 @@ def main(cfg: DictConfig) -> int:
     from planners.benchmark import report
     from planners.benchmark.suite import run_cells
 
+    folder = Path(str(cfg.out or f"outputs/bench/{time.strftime('%Y-%m-%d_%H-%M-%S')}"))
+    about = {"command": _command(), "versions": _versions()}
+    if str(cfg.suite) == MODEL_SUITE:
+        return _judge_models(cfg, folder, about)
     console = Console()
     cells = cells_of(cfg)
     first, episodes = int(cfg.seed), int(cfg.episodes)
     if episodes < 1:
         raise ValueError(f"episodes is {episodes}; a rate needs at least 1")
     seeds = range(first, first + episodes)
-    folder = Path(str(cfg.out or f"outputs/bench/{time.strftime('%Y-%m-%d_%H-%M-%S')}"))
     kept = {result["key"]: result for result in report.read_results(folder)}
     began, count, reached = time.perf_counter(), 0, 0
     with Progress(
@@ -65,7 +70,6 @@ def main(cfg: DictConfig) -> int:
             cells, seeds, folder,
             workers=int(cfg.workers), threads=int(cfg.threads), record=int(cfg.record), on_episode=on_episode,
         )  # fmt: skip
-    about = {"command": _command(), "versions": _versions()}
     for cell in cells:
         rows = [row for seed, row in sorted(log.of(cell).items()) if seed in seeds]
         kept[cell.key] = summary(cell, rows, first, about)
@@ -90,7 +94,7 @@ def cells_of(cfg: DictConfig) -> list[Cell]:
 
     words: Any = OmegaConf.to_container(cfg, resolve=True)
     if words["suite"] not in SUITES and ":" not in str(words["suite"]):
-        raise ValueError(f"no suite is called {words['suite']!r}{nearest(str(words['suite']), SUITES)}")
+        raise ValueError(f"no suite is called {words['suite']!r}{nearest(str(words['suite']), [*SUITES, MODEL_SUITE])}")
     tasks = words["task"] if isinstance(words["task"], list) else [words["task"]]
     models = _choices("model", words.get("models"), words["model"])
     planners = _choices("planner", words.get("planners"), words["planner"])
@@ -105,6 +109,16 @@ def cells_of(cfg: DictConfig) -> list[Cell]:
         )
         for task in tasks for model in models for planner in planners
     ]  # fmt: skip
+
+
+def _judge_models(cfg: DictConfig, folder: Path, about: dict[str, Any]) -> int:
+    """`suite=model`: the brains alone, without planner or goal."""
+    from omegaconf import OmegaConf
+
+    from planners.benchmark import trust
+
+    words: Any = OmegaConf.to_container(cfg, resolve=True)
+    return trust.run(words, _choices("model", words.get("models"), words["model"]), folder, about)
 
 
 def _choices(group: str, names: Any, one: dict[str, Any]) -> list[dict[str, Any]]:

@@ -21,7 +21,7 @@ from planners.rollout import Rollout
 def write_results(folder: Path, results: Sequence[dict[str, Any]]) -> Path:
     """`results.json`: a list of cells, whole or not at all."""
     path = folder / "results.json"
-    _replace(path, (json.dumps(list(results), indent=2, allow_nan=False) + "\n").encode())
+    write_whole(path, (json.dumps(list(results), indent=2, allow_nan=False) + "\n").encode())
     return path
 
 
@@ -45,7 +45,7 @@ def write_episodes(folder: Path, rows: Sequence[dict[str, Any]]) -> Path:
     names = list(dict.fromkeys(name for row in rows for name in row))
     buffer = pa.BufferOutputStream()
     pq.write_table(pa.table({name: [row.get(name) for row in rows] for name in names}), buffer)
-    _replace(path, buffer.getvalue().to_pybytes())
+    write_whole(path, buffer.getvalue().to_pybytes())
     return path
 
 
@@ -89,7 +89,7 @@ def table(results: Sequence[dict[str, Any]]) -> Table:
     return out
 
 
-def _replace(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes) -> None:
     """Write beside and rename: whoever reads sees the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)

@@ -1,4 +1,4 @@
-"""Wilson's interval against known values and its own laws; the log of episodes and what is made of it."""
+"""Intervals and ranks against known values and their own laws; the log of episodes and what is made of it."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from planners.benchmark.cells import Cell, summary
 from planners.benchmark.report import read_results, write_results
-from planners.benchmark.stats import median, percentile_99, wilson
+from planners.benchmark.stats import Resampling, auroc, median, percentile_99, spearman, wilson
 from planners.benchmark.suite import EpisodeLog
 
 
@@ -47,6 +48,50 @@ def test_of_nothing_nothing_is_known() -> None:
     assert median([]) == percentile_99([]) == 0.0
     with pytest.raises(ValueError, match="3 successes of 2 trials"):
         wilson(3, 2)
+
+
+# Few different values, so that there are ties; weights that stand for repetition.
+_weighted = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5), st.integers(0, 3)), min_size=3, max_size=30)
+
+
+def test_ranks_know_the_published_values() -> None:
+    # The examples of SciPy's spearmanr and scikit-learn's roc_auc_score.
+    assert spearman(np.arange(1.0, 6), np.array([5.0, 6, 7, 8, 7]))(np.ones(5)) == pytest.approx(0.8207826816681233)
+    assert auroc(np.array([0.35, 0.8]), np.array([0.1, 0.4]))(np.ones(2), np.ones(2)) == 0.75
+    assert spearman(np.zeros(4), np.arange(4.0))(np.ones(4)) == 0.0
+    assert auroc(np.zeros(3), np.zeros(2))(np.ones(3), np.ones(2)) == 0.5
+    with pytest.raises(ValueError, match="no rank"):
+        spearman(np.array([1.0, np.nan]), np.zeros(2))
+
+
+@given(_weighted)
+def test_a_weight_is_a_repetition_and_only_order_counts(rows: list[tuple[int, int, int]]) -> None:
+    x, y, weights = (np.array(column, np.float64) for column in zip(*rows, strict=True))
+    times = weights.astype(int)
+    a, b = np.repeat(x, times), np.repeat(y, times)
+    once = np.ones(len(a))
+    if len(a):
+        correlation = spearman(x, y)(weights)
+        assert correlation == pytest.approx(spearman(a, b)(once), abs=1e-9)
+        assert correlation == pytest.approx(spearman(np.exp(x), y**3)(weights), abs=1e-9)
+        assert correlation == pytest.approx(-spearman(-x, y)(weights), abs=1e-9)
+        area = auroc(x, y)(weights, weights)
+        assert area == pytest.approx(auroc(a, b)(once, once))
+        assert area == pytest.approx(1 - auroc(y, x)(weights, weights))
+        assert area == pytest.approx(np.mean((a[:, None] > b) + 0.5 * (a[:, None] == b)))
+
+
+def test_the_bootstrap_covers_the_truth_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(0)
+    samples = rng.normal(3.0, 2.0, size=(200, 30))
+    resampling = Resampling(30, resamples=300)
+    estimates = [resampling.estimate(lambda w, x=x: float(w @ x / w.sum())) for x in samples]
+    covered = np.mean([one.low <= 3.0 <= one.high for one in estimates])
+    assert 0.88 <= covered <= 0.99
+    widths = np.mean([one.high - one.low for one in estimates])
+    assert widths == pytest.approx(2 * 1.96 * 2.0 / np.sqrt(30), rel=0.1)
+    with pytest.raises(ValueError, match="at least 2"):
+        Resampling(1)
 
 
 def cell(**words: Any) -> Cell:
