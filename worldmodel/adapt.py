@@ -176,7 +176,7 @@ def adapt(
     def refinement() -> None:
         refine(
             finished, episodes, training, minutes=settings.refine_minutes, seed=settings.seed, device=device,
-            bf16=bf16, readout=settings.reading_minutes == 0.0,
+            bf16=bf16, readout=settings.reading_minutes == 0.0 and finished.reader is None,
         )  # fmt: skip
 
     def reading() -> None:
