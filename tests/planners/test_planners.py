@@ -27,6 +27,7 @@ from planners import (
     RandomShooting,
     SamplingPlanner,
 )
+from tests.planners.conftest import PointMass
 
 OBJECTIVE = Objective(go=FeatureDistance(final=1.0, summed=0.1))
 PLANNERS: dict[str, SamplingPlanner] = {
@@ -289,6 +290,27 @@ def test_a_prior_gone_mad_is_not_believed(point: Any) -> None:
     assert torch.isfinite(plan.elites).all()
     assert float(plan.cost) < cost_of_rest()
     assert plan.discarded == 0
+
+
+@given(st.floats(0.1, 2.0), st.floats(-0.9, 0.9))
+@settings(deadline=None, max_examples=15)
+def test_near_the_prior_means_near_the_prior(width: float, middle: float) -> None:
+    believed = torch.full((1, 3, 3), middle)
+    brain = PointMass(proposal=lambda latent, goal: believed.expand(len(latent), -1, -1))
+    planner = CEM(horizon=5, objective=OBJECTIVE, within_prior=width, proposal_share=0.0)
+    plan = planner.plan(brain, HERE, GOAL, Budget(32, 3), generator=generator())
+    # The prior draws with a spread of 0.1 and is known by 64 draws: half a spread of slack.
+    assert (plan.actions[:, :3] - believed).abs().max() <= 0.1 * (1.6 * width + 0.5)
+    assert (plan.elites[:, :, :3] - believed).abs().max() <= 0.1 * (1.6 * width + 0.5)
+    assert_same(plan, planner.plan(brain, HERE, GOAL, Budget(32, 3), generator=generator()))
+
+
+def test_near_the_prior_a_brain_without_one_searches_everywhere(point: Any) -> None:
+    anywhere = CEM(horizon=5, objective=OBJECTIVE)
+    near = replace(anywhere, within_prior=1.0)
+    plans = [planner.plan(point(), HERE, GOAL, Budget(64, 4), generator=generator()) for planner in (anywhere, near)]
+    assert float(plans[1].cost) < 0.5 * cost_of_rest()
+    assert float(plans[1].cost) == pytest.approx(float(plans[0].cost), abs=0.05)
 
 
 def test_a_narrow_dimension_is_searched_narrowly(point: Any) -> None:

@@ -14,9 +14,12 @@ from tests.worldmodel.conftest import SMALL
 from tests.worldmodel.test_data import rewrite_column
 from worldmodel.adapt import AdaptSettings, adapt
 from worldmodel.checkpoint import load, load_networks
-from worldmodel.losses import contrast_loss, readout_loss, spread_loss
+from worldmodel.data import Episodes
+from worldmodel.interface import TABLETOP
+from worldmodel.losses import adaptation_losses, contrast_loss, proposal_loss, readout_loss, spread_loss
 from worldmodel.networks import Networks
 from worldmodel.pretrain import VIDEO_WEIGHTS
+from worldmodel.refine import refine
 from worldmodel.trainer import Schedule
 
 
@@ -103,6 +106,45 @@ def test_refinement_leaves_the_encoder_alone_and_needs_few_episodes(tiny_dataset
     again, card = load_networks(tmp_path / "refined")
     assert card["refined_minutes"] == 0.01
     assert again.steps_to_goal.enter.weight.equal(refined.steps_to_goal.enter.weight)
+
+
+def test_refined_proposals_fit_what_was_done(tiny_dataset, tmp_path) -> None:
+    train(tiny_dataset, tmp_path / "run", 3)
+    networks, _ = load_networks(tmp_path / "run")
+    episodes = Episodes([tiny_dataset], SMALL.cameras, TABLETOP)
+    every = torch.arange(len(episodes))
+    at = episodes.choose(every, 64, 3, 8, torch.Generator().manual_seed(0), group=1)
+
+    def unlikely() -> float:
+        with torch.no_grad():
+            z = networks.encoder.eval()(episodes.frames(at.window[:, 0])).float()
+            goal = networks.encoder(episodes.frames(at.goal)).float()
+            p = networks.normalise_state(episodes.states[at.window[:, 0]])
+            onward = torch.arange(SMALL.proposal_steps)
+            taken = episodes.actions[torch.minimum(at.window[:, :1] + onward, at.last[:, None] - 1)]
+            return float(proposal_loss(networks, z, p, goal, taken, at.goal_steps[:, None] > onward))
+
+    before = unlikely()
+    refine(networks, episodes, every, minutes=0.03, seed=0, device=torch.device("cpu"), bf16=False, readout=False)
+    assert unlikely() < before
+
+
+def test_an_action_that_nobody_recorded_is_guessed(tiny_dataset) -> None:
+    episodes = Episodes([tiny_dataset], SMALL.cameras, TABLETOP, video_only=True, state_size=SMALL.state_size)
+    windows = episodes.draw(
+        torch.arange(len(episodes)), 8, 3, 8, torch.Generator().manual_seed(0), twins_by_state=False
+    )
+    torch.manual_seed(0)
+    networks = Networks(SMALL)
+    losses = adaptation_losses(networks, windows, torch.Generator().manual_seed(0), guess_actions=True)
+    losses["rollout"].backward()
+    # The prediction's error teaches what lies between two frames; blanked actions teach it nothing.
+    guess = networks.inverse.enter.weight.grad
+    assert guess is not None
+    assert guess.abs().max() > 0
+    networks.zero_grad(set_to_none=True)
+    adaptation_losses(networks, windows, torch.Generator().manual_seed(0))["rollout"].backward()
+    assert networks.inverse.enter.weight.grad is None
 
 
 def test_no_steps_at_all_refine_what_was_there(tiny_dataset, tmp_path) -> None:
