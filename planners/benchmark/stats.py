@@ -84,6 +84,12 @@ class Resampling:
         low, high = np.quantile(drawn, (0.025, 0.975), method="nearest")
         return Estimate(value, float(low), float(high))
 
+    def mean_bands(self, values: np.ndarray) -> list[list[float]]:
+        """Of each column of (E, H): the episodes' mean and the ends of its interval."""
+        drawn = self.weights @ values / self.weights.sum(1, keepdims=True)
+        low, high = np.quantile(drawn, (0.025, 0.975), axis=0, method="nearest")
+        return np.stack([values.mean(0), low, high], 1).tolist()
+
 
 def spearman(x: np.ndarray, y: np.ndarray) -> Callable[[np.ndarray], float]:
     """Rank correlation of x and y (N,) as a function of the pairs' weights (N,); equal values share their mean rank.

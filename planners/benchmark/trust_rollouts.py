@@ -228,8 +228,8 @@ def judge_drift(rollouts: Rollouts, resampling: Resampling) -> Answer:
         )
         pairs["copying the last picture, in pixels"] = (shown, kept)
         answer.curves |= {
-            "pixels": _band(shown, resampling), "pixels_copied": _band(kept, resampling),
-            "pixels_own": _band(own, resampling),
+            "pixels": resampling.mean_bands(shown), "pixels_copied": resampling.mean_bands(kept),
+            "pixels_own": resampling.mean_bands(own),
         }  # fmt: skip
     for baseline, (ours, theirs) in pairs.items():
         for h in DRIFT_AT:
@@ -259,16 +259,10 @@ def judge_drift(rollouts: Rollouts, resampling: Resampling) -> Answer:
     last = copied[:, -1].mean()
     unit = last if last > 0 else 1.0  # so that brains of different features share an axis
     answer.curves |= {
-        "error": _band(error / unit, resampling), "copied": _band(copied / unit, resampling),
-        "straight": _band(straight / unit, resampling),
+        "error": resampling.mean_bands(error / unit), "copied": resampling.mean_bands(copied / unit),
+        "straight": resampling.mean_bands(straight / unit),
     }  # fmt: skip
     return answer
-
-
-def _band(values: np.ndarray, resampling: Resampling) -> list[list[float]]:
-    """(E, H) -> for each horizon (mean, low, high)."""
-    estimates = [resampling.estimate(lambda w, v=column: ratio(w @ v, w.sum())) for column in values.T]
-    return [[estimate.value, estimate.low, estimate.high] for estimate in estimates]
 
 
 def _times(estimate: Estimate, factor: float) -> Estimate:

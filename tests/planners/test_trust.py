@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ import torch
 from torch import Tensor
 
 import envs
-from planners.benchmark.brains import make_model
 from planners.benchmark.stats import Resampling
 from planners.benchmark.trust import judge
 from planners.benchmark.trust_episodes import DISPLACEMENTS_CM, Held, hold_out, play
@@ -24,6 +24,7 @@ from worldmodel.interface import TABLETOP, Observation
 
 assert envs
 STEPS = 22
+SMALL = ("suite=model", "episodes=2", f"steps={STEPS}", "seed=500", "launcher=single", "threads=1")
 FRONT = "observation.images.front"
 
 
@@ -80,7 +81,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def episodes(world: Any, folder: Path) -> list[Held]:
-    return hold_out(world, {"task": "push"}, range(500, 505), STEPS, folder)
+    return hold_out(world, {"task": "push"}, range(500, 504), STEPS, folder)
 
 
 def named(answers: dict[str, Answer], words: str) -> Figure:
@@ -130,21 +131,6 @@ def test_pybullet_makes_the_same_events() -> None:
         ).all()
 
 
-def test_the_true_simulator_is_trusted(episodes: list[Held]) -> None:
-    answers = judge(make_model({"name": "simulator"}, "push"), episodes[:3])
-    assert named(answers, "Spearman with the error").verdict.startswith("not offered")
-    for baseline in ("copying the last latent", "going straight on"):
-        drift = named(answers, f"error over that of {baseline}, 5 steps")
-        assert drift.value is not None
-        assert drift.value < 0.01
-        assert drift.verdict == "better"
-    assert named(answers, "true actions lead nearest").value == 100.0
-    assert named(answers, "their mean rank").value == 1.0
-    assert named(answers, "AUROC, the object leaps 5 to 14 cm: error over change").verdict == "better"
-    assert named(answers, "the picture stands still").verdict == "not offered: the model looks at no picture"
-    assert named(answers, "Spearman of feature distance with the displacement, within").value == pytest.approx(1.0)
-
-
 def test_a_brain_that_ignores_actions_and_counts_steps_is_found_out(episodes: list[Held]) -> None:
     answers = judge(PixelBrain(), episodes)
     for h in ("1 step", "5 steps", "10 steps"):
@@ -187,26 +173,53 @@ def test_doubt_that_knows_and_doubt_that_does_not() -> None:
     assert covered.value == pytest.approx(95.0, abs=1.5)
 
 
-def test_the_command_judges_models_side_by_side_and_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["bench", "suite=model", "episodes=2", f"steps={STEPS}", "seed=502", f"out={tmp_path}", "threads=1"]
-    assert front_door([*words, "models=[tabletop,simulator]"]) == 0
-    said = capsys.readouterr().out
-    for question in ("Does it know when it is wrong?", "Does the object matter?"):
-        assert question in said
-    both = json.loads((tmp_path / "model.json").read_text())
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the command judged the shipped model and the true simulator side by side."""
+    out = tmp_path_factory.mktemp("judged")
+    assert front_door(["bench", *SMALL, f"out={out}", "models=[tabletop,simulator]"]) == 0
+    shutil.copy(out / "model.json", out / "both.json")
+    return out
+
+
+def test_the_command_judges_models_side_by_side_and_goes_on(judged: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    both = json.loads((judged / "both.json").read_text())
     assert [one["model"] for one in both["models"]] == ["tabletop", "simulator"]
-    assert (both["seed"], both["episodes"], both["steps"]) == (502, 2, STEPS)
-    assert "not offered: the model says no uncertainty" in (tmp_path / "model.md").read_text()
-    pictures = {path.name for path in tmp_path.glob("*.png")}
+    assert (both["seed"], both["episodes"], both["steps"]) == (500, 2, STEPS)
+    pictures = {path.name for path in judged.glob("*.png")}
     assert {f"tabletop-{q}.png" for q in ("uncertainty", "drift", "surprise", "action", "object")} <= pictures
     assert "simulator-uncertainty.png" not in pictures
-    played = {path: path.stat().st_mtime_ns for path in tmp_path.glob("episodes/*/*.npz")}
+    page = (judged / "model.md").read_text()
+    assert "not offered: the model says no uncertainty" in page
+    assert "| tabletop (95 %) | verdict | simulator (95 %) | verdict |" in page
+    played = {path: path.stat().st_mtime_ns for path in judged.glob("episodes/*/*.npz")}
     assert len(played) == 2
 
-    assert front_door([*words, "model=tabletop"]) == 0
-    assert played == {path: path.stat().st_mtime_ns for path in tmp_path.glob("episodes/*/*.npz")}
-    (alone,) = json.loads((tmp_path / "model.json").read_text())["models"]
+    assert front_door(["bench", *SMALL, f"out={judged}", "model=tabletop"]) == 0
+    said = capsys.readouterr().out
+    assert "Does it know when it is wrong?" in said
+    assert "Does the object matter?" in said
+    assert played == {path: path.stat().st_mtime_ns for path in judged.glob("episodes/*/*.npz")}
+    (alone,) = json.loads((judged / "model.json").read_text())["models"]
     assert alone["figures"] == both["models"][0]["figures"]
+
+
+def test_the_true_simulator_is_trusted(judged: Path) -> None:
+    rows = json.loads((judged / "both.json").read_text())["models"][1]["figures"]
+
+    def row(words: str) -> dict[str, Any]:
+        (found,) = [one for one in rows if one["name"].startswith(words)]
+        return found
+
+    for baseline in ("copying the last latent", "going straight on"):
+        drift = row(f"error over that of {baseline}, 5 steps")
+        assert drift["value"] < 0.01
+        assert drift["verdict"] == "better"
+    assert row("true actions lead nearest")["value"] == 100.0
+    assert row("their mean rank")["value"] == 1.0
+    assert row("AUROC, the object leaps 5 to 14 cm: error over change")["verdict"] == "better"
+    assert row("the picture stands still")["verdict"] == "not offered: the model looks at no picture"
+    assert row("Spearman of feature distance with the displacement, within")["value"] == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize(
