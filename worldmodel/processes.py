@@ -40,7 +40,8 @@ class Team:
         self.device, self.rank, self.size = device, rank, size
         self.is_alone = False
         # What is agreed on is small and on the CPU, whatever the device.
-        self._talk = dist.new_group(backend="gloo", timeout=PATIENCE) if size > 1 else None
+        talk = dist.new_group(backend="gloo", timeout=PATIENCE) if size > 1 else None
+        self._talk = talk if isinstance(talk, dist.ProcessGroup) else None
 
     @property
     def first(self) -> bool:
@@ -195,8 +196,7 @@ class SharedNorm(nn.BatchNorm1d):
 
     def __init__(self, norm: nn.BatchNorm1d, team: Team) -> None:
         super().__init__(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
-        self.load_state_dict(norm.state_dict())
-        self.to(norm.running_mean.device if norm.running_mean is not None else None)
+        self.to(norm.get_buffer("running_mean")).load_state_dict(norm.state_dict())
         self.team = team
 
     def forward(self, input: Tensor) -> Tensor:

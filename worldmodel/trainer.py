@@ -215,9 +215,10 @@ class Trainer:
                     self.averages[name].lerp_(value, 1 - keep)
                 else:
                     self.averages[name].copy_(value)
-        values = torch.stack([value.detach().float() for value in terms.values()]).tolist()  # one wait for the device
-        for name, value in zip(terms, values, strict=True):
-            self._smooth[name] = 0.98 * self._smooth.get(name, value) + 0.02 * value
+        stacked = torch.stack([value.detach().float() for value in terms.values()])
+        now: list[float] = stacked.tolist()  # one wait for the device
+        for name, figure in zip(terms, now, strict=True):
+            self._smooth[name] = 0.98 * self._smooth.get(name, figure) + 0.02 * figure
         self.waited += self.loader.waited - waited
         self.seconds += time.monotonic() - began
 
