@@ -301,7 +301,7 @@ class Trainer:
         self.module.load_state_dict(state["module"])
         self.averages = state["averages"]
         self.optimizer.load_state_dict(state["optimizer"])
-        windows, noise = _generators(state)[self.team.rank].cpu()
+        windows, noise = (part.clone() for part in _generators(state)[self.team.rank].cpu())  # a view is misread
         self.loader.go_on_from(windows)
         self.noise.set_state(noise)
         torch.set_rng_state(state["global_generator"].cpu())

@@ -69,6 +69,7 @@ def run(script: str, *words: str, **environment: str) -> subprocess.CompletedPro
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_without_a_compiler_training_says_so_and_goes_on(tiny_dataset: Path, tmp_path: Path) -> None:
     script = "import sys; from tests.worldmodel.test_cost import train; train(*sys.argv[1:], compile=True)"
     cache = str(tmp_path / "cache")
@@ -83,7 +84,7 @@ def test_short_memory_says_what_to_lower(tiny_dataset: Path, tmp_path: Path) -> 
     with pytest.raises(RuntimeError) as caught:
         train(tiny_dataset, tmp_path / "run", batch=2**58)
     said = str(caught.value)
-    assert f"memory ran out with batch={2**58} of 6 pictures of 32 px on cpu; say checkpointing=true" in said
+    assert f"memory ran out with batch={2**58} windows of 6 pictures of 32 px on cpu; say checkpointing=true" in said
     assert "or lower batch=" in said
     assert said.endswith("nothing was saved yet")
 
