@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from worldmodel import checkpoint, measures
+from worldmodel import checkpoint, cost, logs, measures, processes
 from worldmodel.data import Episodes, Windows
 from worldmodel.interface import TABLETOP, ActionSpace
 from worldmodel.losses import LossWeights, adaptation_losses, shake_colours
@@ -33,10 +33,16 @@ from worldmodel.trainer import Schedule, Trainer
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+# Evaluations that a card repeats; all of them are in history.jsonl.
+LAST_ROWS = 3
+
 
 @dataclass(frozen=True)
 class AdaptSettings:
-    """What decides a run, apart from its schedule."""
+    """What decides a run, apart from its schedule.
+
+    A batch is that of one process; `prefetch` unsaid is where the device is not the CPU.
+    """
 
     data: tuple[str, ...]
     out: str
@@ -53,6 +59,10 @@ class AdaptSettings:
     refine_minutes: float = 0.0
     reading_minutes: float = 0.0
     reader: str | None = None
+    compile: bool = False
+    checkpointing: bool = False
+    prefetch: bool | None = None
+    log: str | None = None
 
     def __post_init__(self) -> None:
         for name, least in (("windows_per_batch", 2), ("window_steps", 1), ("goal_reach", 1)):
@@ -89,14 +99,20 @@ def adapt(
     resume: bool = True,
     bf16: bool = True,
 ) -> list[dict[str, float]]:
-    """Train and write a checkpoint into `settings.out`; returns the history of evaluations."""
-    device = device or torch.device("cpu")
+    """Train and write a checkpoint into `settings.out`; returns the history of evaluations.
+
+    Started by torchrun, all its processes do so together (`worldmodel.processes`); the first one writes.
+    """
+    logs.check(settings.log)
+    team = processes.join(device or torch.device("cpu"))
+    device = team.device
     weights = weights or LossWeights()
     out = Path(settings.out)
-    episodes = Episodes(
-        settings.data, architecture.cameras, action_space,
-        video_only=settings.video_only, state_size=architecture.state_size,
-    )  # fmt: skip
+    with team.in_turn():  # the first decodes the videos, the others find them decoded
+        episodes = Episodes(
+            settings.data, architecture.cameras, action_space,
+            video_only=settings.video_only, state_size=architecture.state_size,
+        )  # fmt: skip
     if episodes.image_size != architecture.image_size:
         raise ValueError(
             f"the data's pictures are {episodes.image_size} px, the model's {architecture.image_size} px; "
@@ -122,15 +138,25 @@ def adapt(
 
     done = {"refined_minutes": 0.0, "reading_minutes": 0.0}  # of what is exported
 
-    def losses(generator: torch.Generator) -> dict[str, Tensor]:
+    compiled = settings.compile
+    if compiled and (why := cost.can_compile(device)):
+        processes.say(f"compile=true was said, but nothing compiles here ({why}); going on without.")
+        compiled = False
+    cost.spare(networks, compiled=compiled, checkpointing=settings.checkpointing)
+    prefetch = device.type != "cpu" if settings.prefetch is None else settings.prefetch
+    frames_per_step = settings.windows_per_batch * (settings.window_steps + 3)  # a window's, its goal's, its twin's
+
+    def draw(generator: torch.Generator) -> Windows:
         windows = episodes.draw(
             training, settings.windows_per_batch, settings.window_steps, settings.goal_reach, generator,
             twins_by_state=not settings.video_only,
         )  # fmt: skip
-        windows = _to(windows, device, settings.colour_jitter, generator)
-        if settings.video_only:
-            return adaptation_losses(networks, blind(windows), generator, guess_actions=True)
-        return adaptation_losses(networks, windows, generator)
+        windows = _shaken(windows, settings.colour_jitter, generator)
+        return blind(windows) if settings.video_only else windows
+
+    def losses(module: nn.Module, windows: Windows, generator: torch.Generator) -> dict[str, Tensor]:
+        assert isinstance(module, Networks)
+        return adaptation_losses(module, windows, generator, guess_actions=settings.video_only)
 
     def evaluate(module: nn.Module) -> dict[str, float]:
         assert isinstance(module, Networks)
@@ -139,10 +165,15 @@ def adapt(
     def export(module: nn.Module, history: list[dict[str, float]]) -> None:
         assert isinstance(module, Networks)
         card = _card(settings, schedule, weights, episodes, history, module, command, device)
+        card |= {
+            "cost": cost.spent(history, team.size * frames_per_step, team.size, device),
+            "curves": {"all": "history.jsonl, curves.png", "last": history[-LAST_ROWS:]},
+        }
         checkpoint.save(out, module, action_space, card | done)
 
     trainer = Trainer(
         networks,
+        draw,
         losses,
         {name: float(value) for name, value in asdict(weights).items()},
         schedule,
@@ -152,7 +183,9 @@ def adapt(
         out=out,
         seed=settings.seed,
         bf16=bf16,
-        device=device,
+        team=team,
+        prefetch=prefetch,
+        log=lambda step: logs.start(settings.log, out, step, asdict(settings) | asdict(schedule)),
         recipe={
             "windows_per_batch": settings.windows_per_batch,
             "window_steps": settings.window_steps,
@@ -162,14 +195,22 @@ def adapt(
             "video_only": settings.video_only,
             "start": settings.start,
             "encoder": settings.encoder,
+            "compile": compiled,
             "data": episodes.fingerprints,
             "architecture": architecture_to_dict(architecture),
         },
     )
     out.mkdir(parents=True, exist_ok=True)
     if resume and trainer.resume():
-        print(f"Going on from step {trainer.step} of {out}.")
-    history = trainer.run()
+        processes.say(f"Going on from step {trainer.step} of {out}.")
+    spoken = (
+        f"batch={settings.windows_per_batch} of {frames_per_step} pictures of {architecture.image_size} px on {device}"
+    )
+    with team.watched(), cost.memory_said(spoken, trainer.saved_step):
+        history = trainer.run()
+        team.leave()
+    if not team.first:
+        return history
     finished, card = checkpoint.load_networks(out)
     finished.to(device)
 
@@ -262,21 +303,13 @@ def blind(windows: Windows) -> Windows:
     )
 
 
-def _to(windows: Windows, device: torch.device, jitter: float, generator: torch.Generator) -> Windows:
+def _shaken(windows: Windows, jitter: float, generator: torch.Generator) -> Windows:
+    """The same windows under other light: one change for a window, its goal and its twin."""
+    if jitter == 0:
+        return windows
     pictures, goals, twins = windows.pictures, windows.goal_pictures, windows.twin_pictures
-    if jitter > 0:  # one change for a window, its goal and its twin
-        all_three = shake_colours(torch.cat([pictures, goals[:, None], twins[:, None]], 1), generator, jitter)
-        pictures, goals, twins = all_three[:, :-2], all_three[:, -2], all_three[:, -1]
-    return Windows(
-        pictures.to(device),
-        windows.states.to(device),
-        windows.actions.to(device),
-        windows.later_actions.to(device),
-        goals.to(device),
-        windows.goal_states.to(device),
-        windows.goal_steps.to(device),
-        twins.to(device),
-    )
+    all_three = shake_colours(torch.cat([pictures, goals[:, None], twins[:, None]], 1), generator, jitter)
+    return replace(windows, pictures=all_three[:, :-2], goal_pictures=all_three[:, -2], twin_pictures=all_three[:, -1])
 
 
 def _fit_statistics(networks: Networks, episodes: Episodes, training: Tensor) -> None:
@@ -343,6 +376,10 @@ def settings_from_config(cfg: DictConfig, **extra: Any) -> tuple[AdaptSettings, 
         window_steps=int(cfg.window_steps),
         name=str(cfg.name),
         colour_jitter=float(cfg.colour_jitter),
+        compile=bool(cfg.compile),
+        checkpointing=bool(cfg.checkpointing),
+        prefetch=None if cfg.prefetch is None else bool(cfg.prefetch),
+        log=None if cfg.log is None else str(cfg.log),
         **extra,
     )
     schedule = Schedule(
@@ -351,6 +388,7 @@ def settings_from_config(cfg: DictConfig, **extra: Any) -> tuple[AdaptSettings, 
         learning_rate=float(cfg.learning_rate),
         evaluate_every=int(cfg.evaluate_every),
         save_every=int(cfg.evaluate_every),
+        shape=str(cfg.schedule),
     )
     return settings, schedule, architecture
 
@@ -376,5 +414,5 @@ def main(cfg: DictConfig) -> int:
         bf16=bool(cfg.bf16),
     )
     last = history[-1]
-    print(f"{settings.out}: {int(last['step'])} steps in {last['minutes']:.1f} minutes; curves in curves.png.")
+    processes.say(f"{settings.out}: {int(last['step'])} steps in {last['minutes']:.1f} minutes; curves in curves.png.")
     return 0

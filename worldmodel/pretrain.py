@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from worldmodel import checkpoint
+from worldmodel import checkpoint, processes
 from worldmodel.adapt import adapt, settings_from_config
 from worldmodel.losses import LossWeights
 
@@ -36,6 +36,6 @@ def main(cfg: DictConfig) -> int:
         bf16=bool(cfg.bf16),
     )
     last = history[-1]
-    print(f"{settings.out}: {int(last['step'])} steps in {last['minutes']:.1f} minutes, actions never read.")
-    print(f"Next: premotor adapt encoder={settings.out} data=...")
+    processes.say(f"{settings.out}: {int(last['step'])} steps in {last['minutes']:.1f} minutes, actions never read.")
+    processes.say(f"Next: premotor adapt encoder={settings.out} data=...")
     return 0

@@ -13,6 +13,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,28 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from worldmodel.data import Windows
+from worldmodel.loader import Loader
+from worldmodel.logs import Log
+from worldmodel.processes import Team
+
+SHAPES = ("cosine", "constant")
+# What runs were like whose saves say nothing of it.
+ALWAYS_BEFORE = {"shape": "cosine", "processes": 1, "prefetch": False, "compile": False}
+# Between the seeds of what windows are drawn by and of what losses draw, where those are not one generator.
+NOISE_SEED = 7919
+
+
+# (module, batch on the device, generator) -> {name: scalar tensor}
+Losses = Callable[[nn.Module, Windows, torch.Generator], dict[str, Tensor]]
+
 
 @dataclass(frozen=True)
 class Schedule:
     """How long and how fast to learn.
 
     A run ends after `steps` optimiser steps (0 leaves the weights as they come, for refinement alone) or, when `minutes`
-    is given, after that much training time.
+    is given, after that much training time. The rate warms up, then falls along a cosine or stays constant (`shape`).
     """
 
     steps: int = 10_000
@@ -39,8 +55,11 @@ class Schedule:
     average: float = 0.999
     evaluate_every: int = 500
     save_every: int = 500
+    shape: str = "cosine"
 
     def __post_init__(self) -> None:
+        if self.shape not in SHAPES:
+            raise ValueError(f"schedule={self.shape} is not known; known are {', '.join(SHAPES)}")
         for name, least in (("steps", 0), ("warmup_steps", 1), ("evaluate_every", 1), ("save_every", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {least}")
@@ -50,10 +69,21 @@ class Schedule:
                 raise ValueError(f"{name} is {value}; it must be more than 0")
 
     def rate(self, progress: float, step: int) -> float:
-        """Learning rate at a share of the run: linear warm-up, then a cosine."""
+        """Learning rate at a share of the run: linear warm-up, then a cosine or always the same."""
         cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-        share = self.final_share + (1 - self.final_share) * cosine
+        share = self.final_share + (1 - self.final_share) * cosine if self.shape == "cosine" else 1.0
         return self.learning_rate * share * min(1.0, (step + 1) / self.warmup_steps)
+
+
+class Learner(nn.Module):
+    """A module with its losses: a batch goes in, losses come out, so that whoever wraps it sees one whole forward."""
+
+    def __init__(self, module: nn.Module, losses: Losses) -> None:
+        super().__init__()
+        self.module, self.losses = module, losses
+
+    def forward(self, batch: Windows, generator: torch.Generator) -> dict[str, Tensor]:
+        return self.losses(self.module, batch, generator)
 
 
 class Trainer:
@@ -61,18 +91,24 @@ class Trainer:
 
     Args:
         module: what learns.
-        losses: (generator) -> {name: scalar tensor}; draws its own batch.
+        draw: (generator) -> a batch of windows on the CPU.
+        losses: (module, batch on the device, generator) -> {name: scalar tensor}.
         weights: name -> how much it counts in the sum.
         evaluate: (module with averaged weights) -> figures to log.
         export: (averaged module, history) -> None; writes what planning can load.
         out: folder of the run.
+        seed: decides what is drawn; with several processes each draws its own.
+        team: the processes that learn together, and this one's device.
+        prefetch: draw the next batch while this one is learnt from; the losses then draw from a generator of their own.
         recipe: what else decides the run (data, sizes, weights); a run goes on only under the same.
+        log: (step) -> where evaluations are also taken down.
     """
 
     def __init__(
         self,
         module: nn.Module,
-        losses: Callable[[torch.Generator], dict[str, Tensor]],
+        draw: Callable[[torch.Generator], Windows],
+        losses: Losses,
         weights: dict[str, float],
         schedule: Schedule,
         *,
@@ -82,20 +118,31 @@ class Trainer:
         out: Path,
         seed: int,
         bf16: bool,
-        device: torch.device,
+        team: Team,
+        prefetch: bool = False,
         recipe: Mapping[str, Any] | None = None,
+        log: Callable[[int], Log] = lambda step: Log(),
     ) -> None:
-        self.module, self.losses, self.weights, self.schedule = module, losses, weights, schedule
-        self.recipe = {**asdict(schedule), **weights, "seed": seed, "bf16": bf16, **(recipe or {})}
+        self.module, self.weights, self.schedule = module, weights, schedule
+        self.recipe = {
+            **asdict(schedule), **weights, "seed": seed, "bf16": bf16, "processes": team.size, "prefetch": prefetch,
+            **(recipe or {}),
+        }  # fmt: skip
         self.evaluate, self.export, self.settle = evaluate, export, settle
-        self.out, self.bf16, self.device = out, bf16, device
-        self.generator = torch.Generator().manual_seed(seed)
+        self.out, self.bf16, self.team, self.device = out, bf16, team, team.device
+        team.share_norms(module)
+        self.learner = team.wrap(Learner(module, losses))
+        seed = team.seed(seed)
+        generator = torch.Generator().manual_seed(seed)
+        self.noise = torch.Generator().manual_seed(seed + NOISE_SEED) if prefetch else generator
+        self.loader = Loader(draw, generator, ahead=prefetch, device=self.device)
+        self.start_log = log
         self.optimizer = torch.optim.AdamW(
             module.parameters(), schedule.learning_rate, weight_decay=schedule.weight_decay
         )
         self.averages = {name: value.detach().clone() for name, value in module.state_dict().items()}
         self.history: list[dict[str, float]] = []
-        self.step, self.seconds = 0, 0.0
+        self.step, self.seconds, self.waited = 0, 0.0, 0.0
         self._smooth: dict[str, float] = {}
 
     # -- running ---------------------------------------------------------------------------------------------------
@@ -108,26 +155,34 @@ class Trainer:
             TextColumn("train"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(),
             TextColumn("{task.fields[words]}"),
         )  # fmt: skip
-        with Progress(*columns) as progress, _Asked() as asked:
-            bar = progress.add_task("", total=1000, completed=int(1000 * self.progress()), words="")
-            while self.progress() < 1.0:
-                self._advance()
-                if self.step % 10 == 0:
-                    progress.update(bar, completed=int(1000 * self.progress()), words=self._words())
-                if self.step % self.schedule.evaluate_every == 0:
-                    self._evaluate(progress.console.print)
-                if asked.to_stop or self.step % self.schedule.save_every == 0:
-                    self.save()
-                if asked.to_stop:
-                    raise KeyboardInterrupt
-        if not self.history or self.history[-1]["step"] != self.step:
-            self._evaluate(print)
+        self.log = self.start_log(self.step) if self.team.first else Log()
+        with closing(self.log), closing(self.loader):
+            with Progress(*columns, disable=not self.team.first) as progress, _Asked() as asked:
+                bar = progress.add_task("", total=1000, completed=int(1000 * self.progress()), words="")
+                while self.progress() < 1.0:
+                    self._advance()
+                    stop, self.seconds = self.team.agree(asked.to_stop, self.seconds)
+                    if self.step % 10 == 0:
+                        progress.update(bar, completed=int(1000 * self.progress()), words=self._words())
+                    if self.step % self.schedule.evaluate_every == 0:
+                        self._evaluate(progress.console.print)
+                    if stop or self.step % self.schedule.save_every == 0:
+                        self.save()
+                    if stop:
+                        raise KeyboardInterrupt
+            if not self.history or self.history[-1]["step"] != self.step:
+                self._evaluate(print)
         self.save()
         return self.history
 
     def _words(self) -> str:
         shown = [f"{name} {self._smooth[name]:.3f}" for name in ("rollout", "distance") if name in self._smooth]
-        return "  ".join([f"step {self.step}", f"{self.step / max(self.seconds, 1e-9):.1f}/s", *shown])
+        speed = f"{self.step / max(self.seconds, 1e-9):.1f}/s"
+        return "  ".join([f"step {self.step}", speed, f"loader {100 * self._loader_share():.0f} %", *shown])
+
+    def _loader_share(self) -> float:
+        """Share of the training time that went by waiting for batches."""
+        return self.waited / max(self.seconds, 1e-9)
 
     def progress(self) -> float:
         """Share of the run that is done."""
@@ -136,13 +191,14 @@ class Trainer:
         return self.step / self.schedule.steps if self.schedule.steps else 1.0
 
     def _advance(self) -> None:
-        began = time.monotonic()
+        began, waited = time.monotonic(), self.loader.waited
         self.module.train()
         rate = self.schedule.rate(self.progress(), self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+        batch = self.loader.take()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            terms = self.losses(self.generator)
+            terms = self.learner(batch, self.noise)
             total = torch.stack([self.weights[name] * value.float() for name, value in terms.items()]).sum()
         if not torch.isfinite(total):
             bad = [name for name, value in terms.items() if not torch.isfinite(value)] or ["the sum"]
@@ -159,8 +215,11 @@ class Trainer:
                     self.averages[name].lerp_(value, 1 - keep)
                 else:
                     self.averages[name].copy_(value)
-        for name, value in terms.items():
-            self._smooth[name] = 0.98 * self._smooth.get(name, value.item()) + 0.02 * value.item()
+        stacked = torch.stack([value.detach().float() for value in terms.values()])
+        now: list[float] = stacked.tolist()  # one wait for the device
+        for name, figure in zip(terms, now, strict=True):
+            self._smooth[name] = 0.98 * self._smooth.get(name, figure) + 0.02 * figure
+        self.waited += self.loader.waited - waited
         self.seconds += time.monotonic() - began
 
     def averaged(self) -> Any:
@@ -168,8 +227,16 @@ class Trainer:
         return _Swapped(self)
 
     def _evaluate(self, say: Callable[[str], None]) -> None:
+        """The first process evaluates and writes; the others wait for what it found."""
+        if self.team.first:
+            with self.team.alone():
+                self._measure(say)
+        self.history = self.team.from_first(self.history)
+
+    def _measure(self, say: Callable[[str], None]) -> None:
         with self.averaged():
-            figures = {"step": float(self.step), "minutes": self.seconds / 60, **self._smooth}
+            times = {"minutes": self.seconds / 60, "loader_share": self._loader_share()}
+            figures = {"step": float(self.step), **times, **self._smooth}
             with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
                 figures |= self.evaluate(self.module)
             self.history = [row for row in self.history if row["step"] < self.step] + [figures]
@@ -177,20 +244,24 @@ class Trainer:
             temporary = self.out / f".history.{os.getpid()}.part"
             temporary.write_text("".join(json.dumps(row) + "\n" for row in self.history))
             os.replace(temporary, self.out / "history.jsonl")
+            self.log.write(figures)
             self.export(self.module, self.history)
 
     # -- saving ----------------------------------------------------------------------------------------------------
 
     def save(self) -> None:
-        """Write the run's state, whole."""
+        """Write the run's state, whole; with several processes the first writes, and all have to come."""
+        generators = self.team.gather(torch.stack([self.loader.state(), self.noise.get_state()]))
+        if not self.team.first:
+            return
         self.out.mkdir(parents=True, exist_ok=True)
         state = {
             "module": self.module.state_dict(),
             "averages": self.averages,
             "optimizer": self.optimizer.state_dict(),
-            "generator": self.generator.get_state(),
+            "generators": generators,  # (processes, 2, bytes)
             "global_generator": torch.get_rng_state(),
-            "position": {"step": self.step, "seconds": self.seconds},
+            "position": {"step": self.step, "seconds": self.seconds, "waited": self.waited},
             "smooth": self._smooth,
             "history": self.history,
             "recipe": self.recipe,
@@ -199,9 +270,18 @@ class Trainer:
         torch.save(state, temporary)
         os.replace(temporary, self.out / "state.pt")
 
+    def saved_step(self) -> int | None:
+        """The step of the last save in the run's folder, if there is one."""
+        path = self.out / "state.pt"
+        if not path.exists():
+            return None
+        return int(torch.load(path, map_location="cpu", mmap=True, weights_only=True)["position"]["step"])
+
     def resume(self) -> bool:
         """Go on from the last save if there is one; a damaged one, or one of another recipe, is refused."""
         path = self.out / "state.pt"
+        if path.exists() != self.team.from_first(path.exists()):
+            raise ValueError(f"{path} is there for some processes only; out= must be on a disk that all of them share")
         if not path.exists():
             return False
         try:
@@ -210,7 +290,7 @@ class Trainer:
             raise ValueError(f"{path} is damaged ({type(error).__name__}); delete it or say resume=false") from None
         if not isinstance(state, dict) or "recipe" not in state:
             raise ValueError(f"{path} was not written by this version; delete it or say resume=false")
-        before = state["recipe"]
+        before = {**ALWAYS_BEFORE, **state["recipe"]}
         changed = [name for name in {**self.recipe, **before} if before.get(name) != self.recipe.get(name)]
         if changed:
             name = changed[0]
@@ -221,11 +301,19 @@ class Trainer:
         self.module.load_state_dict(state["module"])
         self.averages = state["averages"]
         self.optimizer.load_state_dict(state["optimizer"])
-        self.generator.set_state(state["generator"].cpu())
+        windows, noise = (part.clone() for part in _generators(state)[self.team.rank].cpu())  # a view is misread
+        self.loader.go_on_from(windows)
+        self.noise.set_state(noise)
         torch.set_rng_state(state["global_generator"].cpu())
-        self.step, self.seconds = int(state["position"]["step"]), float(state["position"]["seconds"])
+        position = state["position"]
+        self.step, self.seconds, self.waited = (position.get(name, 0.0) for name in ("step", "seconds", "waited"))
         self._smooth, self.history = state["smooth"], state["history"]
         return True
+
+
+def _generators(state: Mapping[str, Any]) -> Tensor:
+    """(processes, 2, bytes) what windows and what losses are drawn by; once one generator was saved, for both."""
+    return state["generators"] if "generators" in state else state["generator"].expand(1, 2, -1)
 
 
 class _Asked:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,11 @@ def record(root: Path, episodes: int = 8, length: int = 14, *, action_size: int 
         dataset.save_episode()
     dataset.finalize()
     return root
+
+
+def without_times(rows: Iterable[dict[str, float]]) -> list[dict[str, float]]:
+    """A history's figures that a machine's speed does not change."""
+    return [{name: value for name, value in row.items() if name not in ("minutes", "loader_share")} for row in rows]
 
 
 @pytest.fixture(scope="session")

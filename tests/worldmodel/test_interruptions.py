@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.worldmodel.conftest import SMALL
+from tests.worldmodel.conftest import SMALL, without_times
 from worldmodel.adapt import AdaptSettings, adapt
 from worldmodel.checkpoint import load_networks
 from worldmodel.trainer import Schedule
@@ -77,7 +77,7 @@ def test_a_killed_run_goes_on_with_the_same_curve(killed: Path, tiny_dataset: Pa
         with pytest.raises(KeyboardInterrupt):
             _train_until(after, tiny_dataset, out)
         rows = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
-        curves.append([{k: v for k, v in row.items() if k != "minutes"} for row in rows])
+        curves.append(without_times(rows))
     assert curves[0] == curves[1]
     assert curves[0][-1]["step"] == after
 
