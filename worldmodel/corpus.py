@@ -24,9 +24,11 @@ ACTION_SPACES = ("auto", "tabletop")
 # Beyond the recorded actions, as a share of their range; and half the span of a number that never changes.
 MARGIN = 0.02
 TINY = 1e-3
-# So many times farther out than where 99.8 % of the actions lie is no motion but a glitch.
-GLITCH = 20.0
+# So many times farther out than where 98 % of the actions lie, and that seldom, is no motion but a glitch.
+GLITCH, SELDOM = 20.0, 1e-4
 VIDEO_CAMERA = "video"
+# In so many episodes, evenly spread, it is looked whether the cameras see anything move: pictures are slow to fetch.
+LOOKED_AT = 1000
 
 
 # -- reading -----------------------------------------------------------------------------------------------------------
@@ -69,7 +71,7 @@ def _seen(
     episode_frames: int,
 ) -> dict[str, Any]:
     """One dataset or folder of videos for its pictures alone: states and actions are zeros."""
-    if not _is_video_folder(root):
+    if _is_dataset(root):
         recording = open_recording(root)
         stride = 1 if rate_hz is None else max(1, round(recording.fps / rate_hz))
         part = read(recording, cameras, action_space, blind_state_size=state_size, image_size=image_size, stride=stride)
@@ -91,7 +93,7 @@ def _seen(
 def open_all(roots: Sequence[Path]) -> list[Recording]:
     """The datasets' numbers, checked to be of one kind: as many states and actions, alike in name and rate."""
     for root in roots:
-        if _is_video_folder(root):
+        if not _is_dataset(root) and videos_in(root):
             raise DatasetError(
                 f"{root} is a folder of videos: there are no actions to adapt to. premotor pretrain data={root} learns an "
                 "encoder from them; premotor adapt needs a LeRobotDataset"
@@ -143,6 +145,7 @@ def frozen_cameras(
     starts = np.cumsum(lengths) - lengths
     moved = np.maximum.reduceat(states, starts) - np.minimum.reduceat(states, starts)
     moving = np.flatnonzero((moved > 0.5 * states.std(0)).any(1) & (lengths > 2))
+    moving = moving[np.unique(np.linspace(0, len(moving) - 1, min(LOOKED_AT, len(moving))).astype(int))]
     still: dict[int, list[int]] = {number: [] for number in range(len(cameras))}
     for begin in range(0, len(moving), chunk):
         some = moving[begin : begin + chunk]
@@ -155,8 +158,8 @@ def frozen_cameras(
                 if _alike(every[:, :1], every[:, 1:])[0]:
                     still[number].append(int(episode))
     return [
-        f"the camera {cameras[number]} shows one unchanging picture in {len(found)} episode(s) in which the state moves "
-        f"({', '.join(map(str, found[:5]))}{', ...' if len(found) > 5 else ''}): was it frozen?"
+        f"the camera {cameras[number]} shows one unchanging picture in {len(found)} of {len(moving)} episodes looked at "
+        f"in which the state moves ({', '.join(map(str, found[:5]))}{', ...' if len(found) > 5 else ''}): was it frozen?"
         for number, found in still.items()
         if found
     ]
@@ -168,8 +171,9 @@ def _alike(one: np.ndarray, others: np.ndarray) -> np.ndarray:
     return (apart.max((1, 2, 3, 4)) <= 12) & (apart.mean((1, 2, 3, 4)) <= 0.5)
 
 
-def _is_video_folder(root: Path) -> bool:
-    return not (root / "meta/info.json").exists() and bool(videos_in(root))
+def _is_dataset(root: Path) -> bool:
+    """Whether this is a LeRobotDataset, be it an unfinished one, and not just a folder."""
+    return (root / "meta").is_dir()
 
 
 # -- deciding ----------------------------------------------------------------------------------------------------------
@@ -235,7 +239,7 @@ def fit_to_data(
 
 def sizes_for_video(sizes: dict[str, Any], roots: Sequence[str]) -> Architecture:
     """The architecture for learning from pictures alone; states and actions have the tabletop's sizes and stay zeros."""
-    has = [(root, open_cameras(Path(root))) for root in roots if not _is_video_folder(Path(root))]
+    has = [(root, open_cameras(Path(root))) for root in roots if _is_dataset(Path(root))]
     if has or sizes.get("cameras"):
         cameras = _cameras(sizes.get("cameras"), has)
     else:
@@ -264,11 +268,11 @@ def action_space_of(
         for name, value, still in zip(names, low, constant, strict=True)
         if still
     ]
-    usual_low, middle, usual_high = np.quantile(actions, [0.001, 0.5, 0.999], axis=0)
+    usual_low, middle, usual_high = np.quantile(actions, [0.01, 0.5, 0.99], axis=0)
     for number in np.flatnonzero(~constant):
         usual = max(usual_high[number] - usual_low[number], TINY * (high[number] - low[number]))
         far = np.abs(actions[:, number] - middle[number])
-        if far.max() > GLITCH * usual:
+        if 0 < (far > GLITCH * usual).sum() <= max(1, SELDOM * len(far)):
             episode, frame = _where(recordings, int(far.argmax()), stride)
             sentences.append(
                 f"action {names[number]} is {actions[far.argmax(), number]:.4g} in frame {frame} of episode {episode}, "

@@ -42,6 +42,8 @@ def watch(root: Path, image_size: int, rate_hz: float, episode_frames: int) -> d
         pictures (frames, 1, S, S, 3), lengths (episodes,), scenes (episodes,) the file of each, fingerprint, remarks.
     """
     files = videos_in(root)
+    if not root.exists():
+        raise DatasetError(f"there is no {root}; data= names a LeRobotDataset or a folder of videos")
     if not files:
         raise DatasetError(f"{root} holds neither a LeRobotDataset (meta/info.json) nor videos ({', '.join(SUFFIXES)})")
     if not rate_hz > 0:
