@@ -257,7 +257,11 @@ def action_space_of(
     actions = np.concatenate([joined_actions(each, stride, conventions.joins) for each in recordings]).astype(
         np.float64
     )
-    low, high = actions.min(0), actions.max(0)
+    # Skipped targets and velocities are as possible as those taken; of changes, only the sums are done in one step.
+    every = np.concatenate([each.vector(ACTION) for each in recordings]).astype(np.float64)
+    summed = np.array(conventions.joins) == "sum"
+    low = np.where(summed, actions.min(0), every.min(0))
+    high = np.where(summed, actions.max(0), every.max(0))
     constant = np.array([is_constant(*span) for span in zip(low, high, strict=True)])
     roots = ", ".join(str(each.root) for each in recordings)
     if constant.all():

@@ -45,7 +45,7 @@ def fit(picture: np.ndarray, size: int) -> np.ndarray:
     left, top = (width - side) / 2, (height - side) / 2
     filter_ = Image.Resampling.BOX if side >= size else Image.Resampling.BILINEAR
     image = Image.fromarray(np.ascontiguousarray(picture))
-    return np.asarray(image.resize((size, size), filter_, box=(left, top, left + side, top + side)))
+    return np.array(image.resize((size, size), filter_, box=(left, top, left + side, top + side)))
 
 
 def picture_from_bytes(data: bytes, where: str) -> np.ndarray:
@@ -55,7 +55,7 @@ def picture_from_bytes(data: bytes, where: str) -> np.ndarray:
             if image.mode.startswith("I"):  # 16 bits a pixel: the upper eight
                 grey = (np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8)
                 return np.repeat(grey[..., None], 3, -1)
-            return np.asarray(image.convert("RGB"))
+            return np.array(image.convert("RGB"))
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         raise DatasetError(f"{where} is truncated or no picture ({error})") from None
 
