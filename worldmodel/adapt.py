@@ -169,6 +169,7 @@ def adapt(
             "encoder": settings.encoder,
             "data": episodes.fingerprints,
             "architecture": architecture_to_dict(architecture),
+            **({} if action_space == TABLETOP else {"action_space": action_space.to_dict()}),
         },
     )
     out.mkdir(parents=True, exist_ok=True)

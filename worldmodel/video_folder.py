@@ -66,7 +66,7 @@ def watch(root: Path, image_size: int, rate_hz: float, episode_frames: int) -> d
         "pictures": pictures,
         "lengths": np.array(lengths, np.int64),
         "scenes": np.array(scenes, np.int64),
-        "fingerprint": fingerprint,
+        "fingerprint": f"{fingerprint}-{episode_frames}frames",
         "remarks": remarks,
     }
 

@@ -141,6 +141,8 @@ def test_an_arm_of_another_kind_is_adapted_to(arm: Path, tmp_path: Path, capsys)
     latent = model.encode(observation | {"observation.state": recorded[:1]})
     future = model.predict(latent, space.to_unit(torch.tensor(recorded[:3]))[None, None])
     assert future.shape[:3] == (1, 1, 3)
+    with pytest.raises(ValueError, match=r"was trained with \w+=.*, now it is"):
+        adapt.main(config("adapt", data=str(arm), out=str(out), stride=3, architecture=sizes))
     # Going on keeps what the actions meant, even where fewer were seen.
     again = config("adapt", data=str(arm), out=str(tmp_path / "on"), stride=6, architecture=sizes, start=str(out))
     assert adapt.main(again) == 0

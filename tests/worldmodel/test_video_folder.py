@@ -145,7 +145,7 @@ def test_the_command_learns_from_a_folder_and_adapt_refuses_it(
     assert pretrain.main(asked) == 0
     card = json.loads((out / "card.json").read_text())
     assert card["architecture"]["cameras"] == ["video"]
-    assert card["data"][0]["fingerprint"].endswith("-32px-5hz")
+    assert card["data"][0]["fingerprint"].endswith("-32px-5hz-64frames")
     # The encoder serves any one camera, whatever its name.
     brain = str(tmp_path / "brain")
     begun = config("adapt", data=str(tiny_dataset), out=brain, encoder=str(out), architecture=sizes)
