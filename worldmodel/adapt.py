@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from worldmodel import checkpoint, cost, logs, measures, processes
+from worldmodel.corpus import fit_to_data
 from worldmodel.data import Episodes, Windows
 from worldmodel.interface import TABLETOP, ActionSpace
 from worldmodel.losses import LossWeights, adaptation_losses, shake_colours
@@ -63,6 +64,9 @@ class AdaptSettings:
     checkpointing: bool = False
     prefetch: bool | None = None
     log: str | None = None
+    stride: int = 1
+    rate_hz: float | None = None
+    episode_frames: int = 64
 
     def __post_init__(self) -> None:
         for name, least in (("windows_per_batch", 2), ("window_steps", 1), ("goal_reach", 1)):
@@ -108,16 +112,19 @@ def adapt(
     device = team.device
     weights = weights or LossWeights()
     out = Path(settings.out)
+    if action_space.size != architecture.action_size:
+        raise ValueError(
+            f"the data has actions of {action_space.size} numbers, the model takes {architecture.action_size}; set "
+            "architecture.action_size="
+        )
     with team.in_turn():  # the first decodes the videos, the others find them decoded
         episodes = Episodes(
             settings.data, architecture.cameras, action_space,
-            video_only=settings.video_only, state_size=architecture.state_size,
+            video_only=settings.video_only, state_size=architecture.state_size, image_size=architecture.image_size,
+            stride=settings.stride, rate_hz=settings.rate_hz, episode_frames=settings.episode_frames,
         )  # fmt: skip
-    if episodes.image_size != architecture.image_size:
-        raise ValueError(
-            f"the data's pictures are {episodes.image_size} px, the model's {architecture.image_size} px; "
-            "collect with env.image_size= or set architecture.image_size="
-        )
+    for remark in episodes.remarks:
+        processes.say(remark[0].upper() + remark[1:] + ".")
     if episodes.states.shape[1] != architecture.state_size:
         raise ValueError(
             f"the data's observation.state has {episodes.states.shape[1]} numbers, the model takes "
@@ -198,6 +205,7 @@ def adapt(
             "compile": compiled,
             "data": episodes.fingerprints,
             "architecture": architecture_to_dict(architecture),
+            **({} if action_space == TABLETOP else {"action_space": action_space.to_dict()}),
         },
     )
     out.mkdir(parents=True, exist_ok=True)
@@ -249,7 +257,8 @@ def _start_from(networks: Networks, encoder: str) -> None:
     pretrained, _ = checkpoint.load_networks(checkpoint.locate(encoder))
     for size in ("cameras", "image_size", "features", "keypoints"):
         own, other = getattr(networks.architecture, size), getattr(pretrained.architecture, size)
-        if own != other:
+        # An encoder does not know its cameras' names, only how many they are.
+        if own != other and not (size == "cameras" and len(own) == len(other)):
             raise ValueError(
                 f"the encoder {encoder} was trained with {size}={other}, here it is {own}; "
                 f"set architecture.{size} alike or pretrain again"
@@ -347,6 +356,8 @@ def _card(
             {"fingerprint": fingerprint, "recipe": recipe}
             for fingerprint, recipe in zip(episodes.fingerprints, episodes.recipes, strict=True)
         ],
+        "remarks": episodes.remarks,
+        **({} if episodes.conventions is None else {"conventions": episodes.conventions.to_dict()}),
         "measured": history[-1] if history else {},
     }
 
@@ -357,15 +368,14 @@ def _training_of(start: str) -> dict[str, Any]:
     return {**card["training"], "data": card["data"], "refined_minutes": card.get("refined_minutes", 0.0)}
 
 
-def settings_from_config(cfg: DictConfig, **extra: Any) -> tuple[AdaptSettings, Schedule, Architecture]:
-    """What `premotor pretrain` and `premotor adapt` share of their configuration."""
+def settings_from_config(cfg: DictConfig, **extra: Any) -> tuple[AdaptSettings, Schedule, dict[str, Any]]:
+    """What `premotor pretrain` and `premotor adapt` share of their configuration; the sizes as they are said."""
     from omegaconf import OmegaConf
 
     data = OmegaConf.to_container(cfg.data, resolve=True) if OmegaConf.is_config(cfg.data) else cfg.data
     roots = tuple(str(d) for d in data) if isinstance(data, list) else (str(data),)
     sizes = OmegaConf.to_container(cfg.architecture, resolve=True)
     assert isinstance(sizes, dict)
-    architecture = architecture_from_dict({str(key): value for key, value in sizes.items()})
     if cfg.threads:
         torch.set_num_threads(int(cfg.threads))
     settings = AdaptSettings(
@@ -390,23 +400,27 @@ def settings_from_config(cfg: DictConfig, **extra: Any) -> tuple[AdaptSettings, 
         save_every=int(cfg.evaluate_every),
         shape=str(cfg.schedule),
     )
-    return settings, schedule, architecture
+    return settings, schedule, {str(key): value for key, value in sizes.items()}
 
 
 def main(cfg: DictConfig) -> int:
     """`premotor adapt`."""
     import sys
 
-    settings, schedule, architecture = settings_from_config(
+    settings, schedule, sizes = settings_from_config(
         cfg, encoder=None if cfg.encoder is None else str(cfg.encoder), refine_minutes=float(cfg.refine_minutes),
         reading_minutes=float(cfg.reading_minutes), reader=None if cfg.reader is None else str(cfg.reader),
-        start=None if cfg.start is None else str(cfg.start),
+        start=None if cfg.start is None else str(cfg.start), stride=int(cfg.stride),
     )  # fmt: skip
+    architecture, action_space = fit_to_data(
+        sizes, settings.data, action_space=str(cfg.action_space), stride=settings.stride, start=settings.start
+    )
     weights = LossWeights(**{str(name): float(value) for name, value in cfg.weights.items()})
     history = adapt(
         settings,
         schedule,
         architecture,
+        action_space,
         weights=weights,
         device=checkpoint.resolve_device(str(cfg.device)),
         command="premotor " + " ".join(sys.argv[1:]),

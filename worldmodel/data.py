@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from worldmodel.dataset_files import DatasetError, read
+from worldmodel.corpus import frozen_cameras, gathered
+from worldmodel.decoding import DatasetError
 from worldmodel.interface import ActionSpace
 
 __all__ = ["GROUP", "DatasetError", "Episodes", "Moments", "Windows"]
@@ -92,6 +93,8 @@ class Episodes:
         starts, lengths: (episodes,).
         scenes: (episodes,) which episodes share a scene's looks; a dataset that says nothing of it is one scene.
         motions: (episodes,) which episodes share the arm's motion, frame by frame; where nothing is said, none do.
+        conventions: what the actions were found to mean, None for video alone.
+        remarks: sentences about what was left out or looks wrong.
     """
 
     def __init__(
@@ -102,30 +105,65 @@ class Episodes:
         *,
         video_only: bool = False,
         state_size: int = 7,
+        image_size: int | None = None,
+        stride: int = 1,
+        rate_hz: float | None = None,
+        episode_frames: int = 64,
     ) -> None:
+        """Read, check and decode.
+
+        Args:
+            roots: LeRobotDatasets; for video alone also folders of videos.
+            cameras: whose pictures; a folder of videos is one camera.
+            action_space: bounds and rate of the actions (of every `stride`-th frame).
+            video_only: leave states and actions unread.
+            state_size: numbers in the state that is not read then.
+            image_size: side of the pictures; None keeps a dataset's own.
+            stride: every so manieth frame is taken, the skipped ones' actions joined to its.
+            rate_hz: for video alone, pictures a second; None keeps a dataset's own rate.
+            episode_frames: most pictures of an episode cut from a video file.
+        """
         if not roots:
             raise DatasetError("no dataset was given; say data=DIR (premotor collect makes one)")
         self.cameras = tuple(cameras)
         self.action_space = action_space
         self.video_only = video_only
-        parts = [read(Path(root), self.cameras, action_space, state_size if video_only else None) for root in roots]
+        parts, self.conventions = gathered(
+            [Path(root) for root in roots], self.cameras, action_space,
+            blind_state_size=state_size if video_only else None, image_size=image_size, stride=stride,
+            rate_hz=rate_hz, episode_frames=episode_frames,
+        )  # fmt: skip
         for name in ("pictures", "states"):
             sizes = {part[name].shape[1:] for part in parts}
             if len(sizes) > 1:
                 raise DatasetError(f"the datasets' {name} differ in size: {', '.join(map(str, sorted(sizes)))}")
-        self.pictures = _Joined([part["pictures"] for part in parts])
-        self.states = torch.from_numpy(np.concatenate([p["states"] for p in parts]))
-        self.actions = torch.from_numpy(np.concatenate([p["actions"] for p in parts]))
-        truths = [p["truth"] for p in parts]
-        known = [truth for truth in truths if truth is not None]
-        self.truth = torch.from_numpy(np.concatenate(known)) if len(known) == len(truths) else None
-        lengths = np.concatenate([p["lengths"] for p in parts])
+        rows = [_rows_of_longer(part["lengths"]) for part in parts]
+        self.pictures = _Joined([part["pictures"] for part in parts], rows)
+        self.states, self.actions = (
+            torch.from_numpy(np.concatenate([part[name][kept] for part, kept in zip(parts, rows, strict=True)]))
+            for name in ("states", "actions")
+        )
+        truths = [part["truth"][kept] for part, kept in zip(parts, rows, strict=True) if part["truth"] is not None]
+        told = len(truths) == len(parts) and len({truth.shape[1] for truth in truths}) == 1
+        self.truth = torch.from_numpy(np.concatenate(truths)) if told else None
+        whole = [part["lengths"] > 1 for part in parts]
+        lengths = np.concatenate([part["lengths"][kept] for part, kept in zip(parts, whole, strict=True)])
+        if not len(lengths):
+            raise DatasetError("every episode has only one frame; nothing happens in them: record longer ones")
         self.lengths = torch.from_numpy(lengths)
         self.starts = torch.from_numpy(np.concatenate([[0], np.cumsum(lengths)[:-1]]))
-        self.scenes = _numbered([_scenes(part["recipe"], len(part["lengths"])) for part in parts])
-        self.motions = _numbered([_motions(part["recipe"], len(part["lengths"])) for part in parts])
+        shared = [
+            (part.get("scenes", _scenes(part["recipe"], len(kept)))[kept], _motions(part["recipe"], len(kept))[kept])
+            for part, kept in zip(parts, whole, strict=True)
+        ]
+        self.scenes, self.motions = (_numbered(each) for each in zip(*shared, strict=True))
         self.fingerprints = [str(part["fingerprint"]) for part in parts]
         self.recipes = [part["recipe"] for part in parts]
+        short = sum(int((~kept).sum()) for kept in whole)
+        self.remarks = [sentence for part in parts for sentence in part.get("remarks", [])]
+        if short:
+            self.remarks.append(f"{short} episode(s) of one frame were left out: nothing happens in them")
+        self.remarks += [] if video_only else frozen_cameras(self.pictures, self.states.numpy(), lengths, self.cameras)
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -231,7 +269,7 @@ class Episodes:
         apart = (self.states[moment][..., :PLACE] - self.states[anchor][:, None, :PLACE]).square().sum(-1)
         # Itself is no twin, unless the scene has no other episode: then a moment far from this one has to do.
         own = other == episode[:, None]
-        apart = torch.where(own, 1e3 - (moment - anchor[:, None]).abs(), apart)
+        apart = torch.where(own, 1e3 + apart.max() - (moment - anchor[:, None]).abs(), apart)
         return moment.gather(1, apart.argmin(1, keepdim=True))[:, 0]
 
     def _echoes(
@@ -282,21 +320,34 @@ def _motions(recipe: dict[str, Any] | None, episodes: int) -> np.ndarray:
     return np.arange(episodes, dtype=np.int64) // (together if isinstance(together, int) and together > 1 else 1)
 
 
+def _rows_of_longer(lengths: np.ndarray) -> np.ndarray | slice:
+    """Frame indices of the episodes of more than one frame; all of them as a slice, which copies nothing."""
+    if (lengths > 1).all():
+        return slice(None)
+    return np.flatnonzero(np.repeat(lengths > 1, lengths))
+
+
 def _numbered(parts: Sequence[np.ndarray]) -> Tensor:
     """Numbers of several datasets in one row, those of each after those before."""
     rows, seen = [], 0
     for part in parts:
-        rows.append(part + seen)
-        seen = int(rows[-1].max()) + 1
+        if len(part):
+            rows.append(part + seen)
+            seen = int(rows[-1].max()) + 1
     return torch.from_numpy(np.concatenate(rows))
 
 
 class _Joined:
-    """Arrays read as one along their first axis, without copying them into memory."""
+    """Arrays, or chosen rows of them, read as one along their first axis, without copying them into memory."""
 
-    def __init__(self, arrays: Sequence[np.ndarray]) -> None:
+    def __init__(self, arrays: Sequence[np.ndarray], rows: Sequence[np.ndarray | slice]) -> None:
         self.arrays = arrays
-        self.ends = np.cumsum([len(array) for array in arrays])
+        self.rows = rows
+        counts = [
+            len(array) if isinstance(kept, slice) else len(kept) for array, kept in zip(arrays, rows, strict=True)
+        ]
+        self.ends = np.cumsum(counts)
+        self.begins = self.ends - counts
         self.shape = (int(self.ends[-1]), *arrays[0].shape[1:])
 
     def __len__(self) -> int:
@@ -307,5 +358,6 @@ class _Joined:
         owner = np.searchsorted(self.ends, rows, side="right")
         for number, array in enumerate(self.arrays):
             mine = owner == number
-            out[mine] = array[rows[mine] - (self.ends[number] - len(array))]
+            inside, kept = rows[mine] - self.begins[number], self.rows[number]
+            out[mine] = array[inside if isinstance(kept, slice) else kept[inside]]
         return out

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from worldmodel import checkpoint, processes
 from worldmodel.adapt import adapt, settings_from_config
+from worldmodel.corpus import sizes_for_video
 from worldmodel.losses import LossWeights
 
 if TYPE_CHECKING:
@@ -24,11 +25,13 @@ def main(cfg: DictConfig) -> int:
     """`premotor pretrain`."""
     import sys
 
-    settings, schedule, architecture = settings_from_config(cfg, video_only=True)
+    settings, schedule, sizes = settings_from_config(
+        cfg, video_only=True, rate_hz=float(cfg.rate_hz), episode_frames=int(cfg.episode_frames)
+    )
     history = adapt(
         settings,
         schedule,
-        architecture,
+        sizes_for_video(sizes, settings.data),
         weights=VIDEO_WEIGHTS,
         device=checkpoint.resolve_device(str(cfg.device)),
         command="premotor " + " ".join(sys.argv[1:]),
