@@ -76,7 +76,8 @@ def recorded_transitions(path: str | Path, cameras: tuple[str, ...], model: Worl
         raise FileNotFoundError(f"{folder} holds neither a rollout nor a LeRobotDataset; record some motion first")
     from worldmodel.data import Episodes
 
-    episodes = Episodes([folder], cameras, model.action_space)
+    size = getattr(getattr(model, "architecture", None), "image_size", None)
+    episodes = Episodes([folder], cameras, model.action_space, image_size=size)
     starts = episodes.frames_of((episodes.lengths > 1).nonzero()[:, 0])
     last = episodes.starts + episodes.lengths - 1
     starts = starts[~np.isin(starts.numpy(), last.numpy())].numpy()

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from worldmodel import checkpoint
+from worldmodel import checkpoint, processes
 from worldmodel.conventions import Conventions, examine, is_constant
 from worldmodel.dataset_files import ACTION, STATE, Recording, open_cameras, open_recording
 from worldmodel.dataset_reading import joined_actions, read, strided
@@ -226,14 +226,15 @@ def fit_to_data(
         raise ValueError(
             f"architecture.action_size is {chosen['action_size']}, an action has {space.size} numbers; leave it null"
         )
-    Console().print(conventions.table())
+    if processes.speaks():
+        Console().print(conventions.table())
     if stride > 1:
         ways = ", ".join(f"{name} {join}" for name, join in zip(space.names, conventions.joins, strict=False))
         sentences.append(
             f"every {stride}th frame is taken, {space.rate_hz:g} Hz; of the skipped frames' actions: {ways}"
         )
     for sentence in [*conventions.warnings(), *sentences]:
-        print(sentence[0].upper() + sentence[1:] + ".")
+        processes.say(sentence[0].upper() + sentence[1:] + ".")
     return architecture_from_dict(chosen), space
 
 

@@ -164,9 +164,14 @@ def join(device: torch.device) -> Team:
     return Team(device, rank, size)
 
 
+def speaks() -> bool:
+    """Whether this process prints for all, also before they meet and after they have parted."""
+    return _number("WORLD_SIZE", 1) == 1 or _number("RANK") == 0
+
+
 def say(words: str) -> None:
-    """Print, once for all processes, also after they have parted."""
-    if _number("WORLD_SIZE", 1) == 1 or _number("RANK") == 0:
+    """Print, once for all processes."""
+    if speaks():
         print(words)
 
 
