@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import threading
 from collections.abc import Iterator
@@ -37,7 +38,8 @@ class Server(http.server.BaseHTTPRequestHandler):
         self.send_response(206 if first else 200)
         self.send_header("Content-Length", str(len(CONTENT) - first))
         self.end_headers()
-        self.wfile.write(CONTENT[first : Server.cut])
+        with contextlib.suppress(ConnectionError):  # a client that has seen enough
+            self.wfile.write(CONTENT[first : Server.cut])
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
