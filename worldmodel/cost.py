@@ -85,19 +85,19 @@ def _is_of_memory(error: BaseException) -> bool:
 
 
 def spent(
-    history: list[dict[str, float]], frames_per_step: int, processes: int, device: torch.device
+    history: list[dict[str, float]], frames_per_batch: int, processes: int, device: torch.device
 ) -> dict[str, Any]:
     """What a run cost, for its card.
 
     Args:
         history: of evaluations.
-        frames_per_step: pictures that all processes together encode in a step.
+        frames_per_batch: pictures that each process encodes in a step.
         processes: how many.
         device: of the first.
     """
     last: Mapping[str, float] = history[-1] if history else {}
     steps, minutes = int(last.get("step", 0)), float(last.get("minutes", 0.0))
-    frames = steps * frames_per_step
+    frames = steps * frames_per_batch * processes
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     return {
         "minutes": round(minutes, 3),
