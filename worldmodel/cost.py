@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -31,11 +32,7 @@ def spare(networks: Networks, *, compiled: bool, checkpointing: bool) -> None:
             # Evaluation comes with other shapes: it is not worth compiling for.
             part.forward = _while_training(torch.compile(part.forward), part.forward)  # type: ignore[method-assign]
     if checkpointing:
-        inner = look
-
-        def look(pictures: Tensor) -> Tensor:
-            return checkpoint(inner, pictures, use_reentrant=False, preserve_rng_state=False)  # type: ignore[return-value]
-
+        look = partial(checkpoint, look, use_reentrant=False, preserve_rng_state=False)  # type: ignore[assignment]
     if compiled or checkpointing:
         networks.encoder.look = _while_training(look, eager)  # type: ignore[method-assign]
 
