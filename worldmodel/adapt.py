@@ -151,7 +151,7 @@ def adapt(
         compiled = False
     cost.spare(networks, compiled=compiled, checkpointing=settings.checkpointing)
     prefetch = device.type != "cpu" if settings.prefetch is None else settings.prefetch
-    frames_per_step = settings.windows_per_batch * (settings.window_steps + 3)  # a window's, its goal's, its twin's
+    frames = settings.window_steps + 3  # a window's, its goal's and its twin's
 
     def draw(generator: torch.Generator) -> Windows:
         windows = episodes.draw(
@@ -173,7 +173,7 @@ def adapt(
         assert isinstance(module, Networks)
         card = _card(settings, schedule, weights, episodes, history, module, command, device)
         card |= {
-            "cost": cost.spent(history, team.size * frames_per_step, team.size, device),
+            "cost": cost.spent(history, settings.windows_per_batch * frames, team.size, device),
             "curves": {"all": "history.jsonl, curves.png", "last": history[-LAST_ROWS:]},
         }
         checkpoint.save(out, module, action_space, card | done)
@@ -209,12 +209,12 @@ def adapt(
         },
     )
     out.mkdir(parents=True, exist_ok=True)
-    if resume and trainer.resume():
-        processes.say(f"Going on from step {trainer.step} of {out}.")
-    spoken = (
-        f"batch={settings.windows_per_batch} of {frames_per_step} pictures of {architecture.image_size} px on {device}"
+    need = (
+        f"batch={settings.windows_per_batch} windows of {frames} pictures of {architecture.image_size} px on {device}"
     )
-    with team.watched(), cost.memory_said(spoken, trainer.saved_step):
+    with team.watched(), cost.memory_said(need, trainer.saved_step):
+        if resume and trainer.resume():
+            processes.say(f"Going on from step {trainer.step} of {out}.")
         history = trainer.run()
         team.leave()
     if not team.first:

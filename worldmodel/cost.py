@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -31,11 +32,7 @@ def spare(networks: Networks, *, compiled: bool, checkpointing: bool) -> None:
             # Evaluation comes with other shapes: it is not worth compiling for.
             part.forward = _while_training(torch.compile(part.forward), part.forward)  # type: ignore[method-assign]
     if checkpointing:
-        inner = look
-
-        def look(pictures: Tensor) -> Tensor:
-            return checkpoint(inner, pictures, use_reentrant=False, preserve_rng_state=False)  # type: ignore[return-value]
-
+        look = partial(checkpoint, look, use_reentrant=False, preserve_rng_state=False)  # type: ignore[assignment]
     if compiled or checkpointing:
         networks.encoder.look = _while_training(look, eager)  # type: ignore[method-assign]
 
@@ -85,19 +82,19 @@ def _is_of_memory(error: BaseException) -> bool:
 
 
 def spent(
-    history: list[dict[str, float]], frames_per_step: int, processes: int, device: torch.device
+    history: list[dict[str, float]], frames_per_batch: int, processes: int, device: torch.device
 ) -> dict[str, Any]:
     """What a run cost, for its card.
 
     Args:
         history: of evaluations.
-        frames_per_step: pictures that all processes together encode in a step.
+        frames_per_batch: pictures that each process encodes in a step.
         processes: how many.
         device: of the first.
     """
     last: Mapping[str, float] = history[-1] if history else {}
     steps, minutes = int(last.get("step", 0)), float(last.get("minutes", 0.0))
-    frames = steps * frames_per_step
+    frames = steps * frames_per_batch * processes
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     return {
         "minutes": round(minutes, 3),

@@ -141,10 +141,8 @@ def test_two_processes_hold_the_same_weights_and_write_one_checkpoint(whole: Pat
     networks, card = load_networks(whole)
     assert networks.architecture == replace(SMALL, reader=8)
     started, _ = load_networks(whole.parent / "start")
-    for name, value in started.state_dict().items():
-        if name.startswith("reader."):
-            torch.testing.assert_close(networks.state_dict()[name], value, atol=1e-2, rtol=1e-2)  # bf16
-    assert not networks.encoder.join.weight.allclose(started.encoder.join.weight, atol=1e-2)
+    for name, value in started.named_parameters():
+        assert mine[name].equal(value) == name.startswith("reader."), name  # the reader learns later, all others did
     assert card["refined_minutes"] == 0.008
     assert card["cost"]["processes"] == 2
     assert card["cost"]["frames"] == 2 * STEPS * 4 * 6
