@@ -178,10 +178,14 @@ def test_one_that_dies_ends_the_other_and_the_run_goes_on_with_the_same_curve(
 def test_another_number_of_processes_does_not_go_on(whole: Path, tiny_dataset: Path) -> None:
     from premotor import compose
     from worldmodel.adapt import settings_from_config
+    from worldmodel.corpus import fit_to_data
 
     start = whole.parent / "start"
     cfg = compose("adapt", [f"data={tiny_dataset}", f"out={whole}", f"start={start}", *WORDS])
-    settings, schedule, architecture = settings_from_config(cfg, start=str(start))
+    settings, schedule, sizes = settings_from_config(cfg, start=str(start))
+    architecture, _ = fit_to_data(
+        sizes, settings.data, action_space=str(cfg.action_space), stride=settings.stride, start=settings.start
+    )
     with pytest.raises(ValueError, match="was trained with processes=2, now it is 1"):
         adapt(settings, schedule, architecture, bf16=False)
 
