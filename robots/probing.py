@@ -78,9 +78,8 @@ def recorded_transitions(path: str | Path, cameras: tuple[str, ...], model: Worl
 
     size = getattr(getattr(model, "architecture", None), "image_size", None)
     episodes = Episodes([folder], cameras, model.action_space, image_size=size)
-    starts = episodes.frames_of((episodes.lengths > 1).nonzero()[:, 0])
-    last = episodes.starts + episodes.lengths - 1
-    starts = starts[~np.isin(starts.numpy(), last.numpy())].numpy()
+    starts = episodes.frames_of((episodes.lengths > 1).nonzero()[:, 0]).numpy()
+    starts = starts[~np.isin(starts, (episodes.starts + episodes.lengths - 1).numpy())]
     chosen = np.sort(np.random.default_rng(seed).permutation(starts)[: 4 * TRANSITIONS])
 
     def observed(at: np.ndarray) -> dict[str, np.ndarray]:

@@ -74,7 +74,8 @@ def _run(cfg: DictConfig, folder: Path, operator: Operator, say: Callable[[str],
             if not arm.simulated:
                 checks.check("rated stop", lambda: preflight.rated_stop(bool(cfg.rated_stop_confirmed)))
             if bool(cfg.probe):
-                brain = checks.check("scene probe", lambda: _probe(cfg, arm, brain)) or brain
+                unturned = brain
+                brain = checks.check("scene probe", lambda: _probe(cfg, arm, unturned)) or unturned
             found = checks.check("goal", lambda: _goal(cfg, arm, brain))
             if found is not None and checks.passed:
                 goal, goal_seen = found

@@ -76,3 +76,12 @@ def _shipped():  # type: ignore[no-untyped-def]
     import worldmodel
 
     return worldmodel.load("tabletop", "cpu")
+
+
+def test_a_dataset_is_a_probe(call: Premotor, tmp_path: Path) -> None:
+    words = ("policy=reach", "episodes=4", "steps_per_episode=20", "episodes_per_scene=1", "workers=1", "out=d")
+    assert call("collect", "env=tabletop/reach", *words) == 0
+    assert call("plan", "--probe", *SHIPPED[:2], "probe_data=d", "out=p") == 0
+    found = json.loads((tmp_path / "p" / "probe.json").read_text())
+    assert found["verdict"] == GO
+    assert found["transitions"] > 20
