@@ -37,22 +37,23 @@ def learn_to_read(
     reader.begin_as(begin)
     reader.to(device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
 
-    def read(at: Tensor) -> Tensor:
+    states = networks.normalise_state(episodes.states.to(device)).cpu()
+
+    def loss(at: Tensor) -> Tensor:
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            return reader(episodes.frames(at).to(device)).float()
+            read = reader(episodes.frames(at).to(device)).float()
+        return readout_loss(read, states[at].to(device))
 
     learn_from_frames(
-        read, reader, networks.normalise_state(episodes.states.to(device)).cpu(), episodes.frames_of(training),
-        title="reader", batch=BATCH, weight_decay=1e-3, minutes=minutes,
-        generator=torch.Generator().manual_seed(seed + 2), device=device,
+        loss, reader, episodes.frames_of(training), title="reader", batch=BATCH, weight_decay=1e-3, minutes=minutes,
+        generator=torch.Generator().manual_seed(seed + 2),
     )  # fmt: skip
     reader.eval()
 
 
 def learn_from_frames(
-    read: Callable[[Tensor], Tensor],
+    loss: Callable[[Tensor], Tensor],
     module: nn.Module,
-    states: Tensor,
     index: Tensor,
     *,
     title: str,
@@ -60,27 +61,23 @@ def learn_from_frames(
     weight_decay: float,
     minutes: float,
     generator: torch.Generator,
-    device: torch.device,
 ) -> None:
-    """Train a module to tell states (frames, P) from single frames.
+    """Train a module on single frames.
 
     Args:
-        read: frame indices (N,) -> states (N, P), by the module.
+        loss: frame indices (N,) -> what is wrong with the module's answers there, a number.
         module: what learns.
-        states: normalised.
         index: the frames to learn from.
         title: for the progress bar.
         batch: frames a step.
         weight_decay: of the optimiser.
         minutes: how long.
         generator: draws the frames.
-        device: where `read` answers.
     """
     optimizer = torch.optim.AdamW(module.parameters(), LEARNING_RATE, weight_decay=weight_decay)
     for _ in timed_steps(title, minutes, optimizer, LEARNING_RATE):
-        at = index[torch.randint(len(index), (batch,), generator=generator)]
-        loss = readout_loss(read(at), states[at].to(device))
+        wrong = loss(index[torch.randint(len(index), (batch,), generator=generator)])
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        wrong.backward()
         torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
         optimizer.step()

@@ -91,9 +91,6 @@ def refine(
 
         loss = loss + 0.5 * readout_loss(networks.readout(z).flatten(0, 1), p.flatten(0, 1))
 
-        def noisy(x: Tensor) -> Tensor:
-            return x + NOISE * torch.randn(x.shape, generator=generator).to(x.device)
-
         remaining = steps[:, None] - torch.arange(STEPS + 1, device=device)
         sources = torch.cat([z, torch.stack(rolled_z, 1)], 1)
         where = torch.cat([p, torch.stack(rolled_p, 1)], 1)
@@ -102,12 +99,14 @@ def refine(
         wanted = torch.where(strange[..., None], features[at.twin].to(device)[:, None], goal[:, None])
         valid = strange | (label >= 0)
         label = torch.where(strange, a.distance_bins - 1, label.clamp(0, a.distance_bins - 2))
-        logits = networks.steps_to_goal(noisy(sources), where, noisy(wanted.expand_as(sources)))
+        logits = networks.steps_to_goal(_noisy(sources, generator), where, _noisy(wanted.expand_as(sources), generator))
         loss = loss + F.cross_entropy(logits[valid], label[valid])
 
         taken = actions[:, : a.proposal_steps]
         before = steps[:, None] > torch.arange(taken.shape[1], device=device)
-        loss = loss + proposal_loss(networks, noisy(z[:, 0]), p[:, 0], noisy(goal), taken, before)
+        loss = loss + proposal_loss(
+            networks, _noisy(z[:, 0], generator), p[:, 0], _noisy(goal, generator), taken, before
+        )
 
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -119,9 +118,9 @@ def refine(
     )  # fmt: skip
     if readout:
         learn_from_frames(
-            lambda at: networks.readout(features[at].to(device)), networks.readout, states, episodes.frames_of(training),
-            title="readout", batch=READING_BATCH, weight_decay=1e-4, minutes=minutes * READING_SHARE,
-            generator=generator, device=device,
+            lambda at: readout_loss(networks.readout(features[at].to(device)), states[at].to(device)),
+            networks.readout, episodes.frames_of(training), title="readout", batch=READING_BATCH, weight_decay=1e-4,
+            minutes=minutes * READING_SHARE, generator=generator,
         )  # fmt: skip
 
 
@@ -141,26 +140,23 @@ def _learn_to_propose(
     Rare things, such as closing the fingers at the right moment, need far more moments than windows of several steps
     come by.
     """
-    head = networks.proposal
-    optimizer = torch.optim.AdamW(head.parameters(), LEARNING_RATE, weight_decay=1e-3)
-    steps = networks.architecture.proposal_steps
     index = episodes.frames_of(training)
     last = torch.repeat_interleave(episodes.starts + episodes.lengths - 1, episodes.lengths)
-    index = index[index < last[index]]
-    onward = torch.arange(steps)
+    onward = torch.arange(networks.architecture.proposal_steps)
 
-    def noisy(x: Tensor) -> Tensor:
-        return x + NOISE * torch.randn(x.shape, generator=generator).to(x.device)
-
-    for _ in timed_steps("proposals", minutes, optimizer, LEARNING_RATE):
-        now = index[torch.randint(len(index), (PROPOSING_BATCH,), generator=generator)]
-        ahead = 1 + (torch.rand(PROPOSING_BATCH, generator=generator) * REACH).long()
+    def loss(now: Tensor) -> Tensor:
+        ahead = 1 + (torch.rand(len(now), generator=generator) * REACH).long()
         goal = torch.minimum(now + ahead, last[now])
         taken = episodes.actions[torch.minimum(now[:, None] + onward, last[now][:, None] - 1)].to(device)
         before = ((goal - now)[:, None] > onward).to(device)
         z, p, wanted = features[now].to(device), states[now].to(device), features[goal].to(device)
-        loss = proposal_loss(networks, noisy(z), p, noisy(wanted), taken, before)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(head.parameters(), 3.0)
-        optimizer.step()
+        return proposal_loss(networks, _noisy(z, generator), p, _noisy(wanted, generator), taken, before)
+
+    learn_from_frames(
+        loss, networks.proposal, index[index < last[index]], title="proposals", batch=PROPOSING_BATCH,
+        weight_decay=1e-3, minutes=minutes, generator=generator,
+    )  # fmt: skip
+
+
+def _noisy(x: Tensor, generator: torch.Generator) -> Tensor:
+    return x + NOISE * torch.randn(x.shape, generator=generator).to(x.device)

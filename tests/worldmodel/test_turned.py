@@ -39,10 +39,9 @@ def test_no_turn_is_the_brain_itself(brain: WorldModel) -> None:
     torch.testing.assert_close(turned.predict(latent, actions), brain.predict(latent, actions))
 
 
-@given(ANGLES)
+@given(angle=ANGLES)
 @settings(deadline=None, max_examples=20)
-def test_turning_there_and_back_changes_nothing(angle: float) -> None:
-    brain = worldmodel.load("tabletop", "cpu", precision="float32")
+def test_turning_there_and_back_changes_nothing(brain: WorldModel, angle: float) -> None:
     seen = observation(np.random.default_rng(1))
     latent, actions = brain.encode(seen), 0.7 * (torch.rand(2, 3, 2, 7) * 2 - 1)
     both = Turned(Turned(brain, angle), -angle)
@@ -50,10 +49,9 @@ def test_turning_there_and_back_changes_nothing(angle: float) -> None:
     torch.testing.assert_close(both.encode(seen), brain.encode(seen), atol=1e-4, rtol=1e-4)
 
 
-@given(ANGLES)
+@given(angle=ANGLES)
 @settings(deadline=None, max_examples=20)
-def test_what_is_proposed_stays_in_bounds_and_keeps_its_direction(angle: float) -> None:
-    brain = worldmodel.load("tabletop", "cpu", precision="float32")
+def test_what_is_proposed_stays_in_bounds_and_keeps_its_direction(brain: WorldModel, angle: float) -> None:
     latent = brain.encode(observation(np.random.default_rng(2), 1))
     own = brain.propose(latent, latent, 8, torch.Generator().manual_seed(0))
     theirs = Turned(brain, angle).propose(latent, latent, 8, torch.Generator().manual_seed(0))
