@@ -17,11 +17,15 @@ from envs.panda import tool_rpy
 from envs.tabletop import ACTION_HIGH, ACTION_LOW, OBJECT_HIGH, OBJECT_LOW, WORKSPACE_HIGH, WORKSPACE_LOW, Scene
 
 Actions = Generator[np.ndarray, None, None]
-POLICIES = ("random", "reach", "push", "pick", "mixed")
+Grasp = Callable[..., Actions]
+POLICIES = ("random", "reach", "push", "pick", "regrasp", "mixed")
 TRAVEL_HEIGHT_M = 0.105
 FINGERTIP_HEIGHT_M = 0.022
 # Half the hand's thickness along its own x, and half the closed fingers' width along its y.
 FINGER_HALF_M = 0.012
+# What is held is so near the tool, and keeps the fingers from closing so far.
+HELD_WITHIN_M = 0.035
+CLOSED_ON_NOTHING = 0.8
 
 
 class Hand(Protocol):
@@ -160,9 +164,38 @@ def lift(hand: Hand, position: np.ndarray, *, speed: float = 0.9) -> Actions:
     yield from go(hand, position, yaw, 1.0, speed=speed, patience=14, tolerance=0.008)
 
 
-def pick_place(hand: Hand, target_xy: np.ndarray, *, speed: float = 0.9) -> Actions:
+def holds(hand: Hand) -> bool:
+    """Whether something is between the fingers and it is the object."""
+    near = float(np.linalg.norm(hand.object_pose()[:3] - hand.tool_position())) < HELD_WITHIN_M
+    return near and float(hand.gripper()) < CLOSED_ON_NOTHING
+
+
+def lift_again(hand: Hand, position: np.ndarray, *, speed: float = 0.9, tries: int = 4) -> Actions:
+    """As `lift`, but what was missed or lost is let go of and grasped again."""
+    for _ in range(tries):
+        yaw = grasp_yaw(hand)
+        yield from over(hand, grasp_point(hand)[:2], yaw, 0.0)
+        point = grasp_point(hand)
+        low = max(float(point[2]) - 0.004, float(WORKSPACE_LOW[2]))
+        yield from go(hand, np.array([*point[:2], low]), yaw, 0.0, speed=speed, patience=8, tolerance=0.007)
+        here = hand.tool_position()
+        for _ in range(3):
+            yield toward(hand, np.array([*here[:2], low]), yaw, 1.0)
+        clear = np.array([*hand.tool_position()[:2], max(float(position[2]), 0.09)])
+        for place, patience in ((clear, 12), (position, 14)):
+            steps = go(hand, place, yaw, 1.0, speed=speed, patience=patience, tolerance=0.008)
+            while holds(hand) and (action := next(steps, None)) is not None:
+                yield action
+        if holds(hand):
+            return
+        # Let go before the next try, a little above, so that closing does not start where it just failed.
+        for _ in range(2):
+            yield toward(hand, hand.tool_position() + [0.0, 0.0, 0.03], yaw, 0.0)
+
+
+def pick_place(hand: Hand, target_xy: np.ndarray, *, speed: float = 0.9, grasp: Grasp | None = None) -> Actions:
     """Grasp, carry over, set down, let go and rise."""
-    yield from lift(hand, np.array([*target_xy, 0.12]), speed=speed)
+    yield from (grasp or lift)(hand, np.array([*target_xy, 0.12]), speed=speed)
     yaw = float(tool_rpy(hand.tool_rotation())[2])
     down = float(hand.scene.object_half[2]) + 0.002
     yield from go(hand, np.array([*target_xy, down]), yaw, 1.0, speed=0.8, patience=6, tolerance=0.008)
@@ -206,6 +239,7 @@ def push_target(hand: Hand, rng: np.random.Generator, shortest: float = 0.05, lo
 
 def _play(hand: Hand, name: str, rng: np.random.Generator) -> Actions:
     """An endless sequence of short scripts of one kind (or of all kinds)."""
+    grasp = lift_again if name == "regrasp" else lift
     while True:
         kind = (
             str(rng.choice(["random", "reach", "push", "pick"], p=[0.1, 0.15, 0.57, 0.18])) if name == "mixed" else name
@@ -232,11 +266,11 @@ def _play(hand: Hand, name: str, rng: np.random.Generator) -> Actions:
                 yield from go(hand, back, yaw, 1.0, patience=2)
         elif rng.random() < 0.5:
             target = _random_place(rng)
-            yield from lift(hand, np.array([*target, rng.uniform(0.08, 0.2)]), speed=speed)
+            yield from grasp(hand, np.array([*target, rng.uniform(0.08, 0.2)]), speed=speed)
             if rng.random() < 0.5:
                 yield from go(hand, np.array([*_random_place(rng), 0.04]), yaw, 1.0, patience=6)
         else:
-            yield from pick_place(hand, _random_place(rng), speed=speed)
+            yield from pick_place(hand, _random_place(rng), speed=speed, grasp=grasp)
         # A script that has nothing to do (already there) must not spin without acting.
         yield toward(hand, hand.tool_position(), 0.0, float(hand.gripper()))
 
@@ -245,7 +279,7 @@ def make_policy(name: str, env: Any, rng: np.random.Generator) -> Callable[[], n
     """A policy over a tabletop environment: a callable that gives the next physical action (7,), within bounds.
 
     Args:
-        name: `random` (smooth), `reach`, `push`, `pick` (scripted, noisy) or `mixed`.
+        name: `random` (smooth), `reach`, `push`, `pick`, `regrasp` (`pick` that tries again; scripted, noisy) or `mixed`.
         env: the environment, wrapped or not.
         rng: decides everything; the same generator state and world give the same actions.
     """

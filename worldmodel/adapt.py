@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from worldmodel import checkpoint, cost, logs, measures, processes
 from worldmodel.corpus import fit_to_data
-from worldmodel.data import Episodes, Windows
+from worldmodel.data import GROUP, Episodes, Windows
 from worldmodel.interface import TABLETOP, ActionSpace
 from worldmodel.losses import LossWeights, adaptation_losses, shake_colours
 from worldmodel.networks import (
@@ -53,6 +53,7 @@ class AdaptSettings:
     goal_reach: int = 28
     held_out: float = 0.03
     colour_jitter: float = 0.0
+    hue_jitter: float = 0.0
     encoder: str | None = None
     start: str | None = None
     name: str = "native"
@@ -158,7 +159,7 @@ def adapt(
             training, settings.windows_per_batch, settings.window_steps, settings.goal_reach, generator,
             twins_by_state=not settings.video_only,
         )  # fmt: skip
-        windows = _shaken(windows, settings.colour_jitter, generator)
+        windows = _shaken(windows, generator, settings.colour_jitter, settings.hue_jitter)
         return blind(windows) if settings.video_only else windows
 
     def losses(module: nn.Module, windows: Windows, generator: torch.Generator) -> dict[str, Tensor]:
@@ -199,6 +200,7 @@ def adapt(
             "goal_reach": settings.goal_reach,
             "held_out": settings.held_out,
             "colour_jitter": settings.colour_jitter,
+            **({"hue_jitter": settings.hue_jitter} if settings.hue_jitter else {}),
             "video_only": settings.video_only,
             "start": settings.start,
             "encoder": settings.encoder,
@@ -312,13 +314,17 @@ def blind(windows: Windows) -> Windows:
     )
 
 
-def _shaken(windows: Windows, jitter: float, generator: torch.Generator) -> Windows:
-    """The same windows under other light: one change for a window, its goal and its twin."""
-    if jitter == 0:
+def _shaken(windows: Windows, generator: torch.Generator, light: float, hue: float) -> Windows:
+    """The same windows under other light: one change for all windows of a scene, their goals and their twins.
+
+    Were companions of a scene shaken apart, colour would tell them apart, and nobody would look where things are.
+    """
+    if light <= 0 and hue <= 0:
         return windows
     pictures, goals, twins = windows.pictures, windows.goal_pictures, windows.twin_pictures
-    all_three = shake_colours(torch.cat([pictures, goals[:, None], twins[:, None]], 1), generator, jitter)
-    return replace(windows, pictures=all_three[:, :-2], goal_pictures=all_three[:, -2], twin_pictures=all_three[:, -1])
+    together = torch.cat([pictures, goals[:, None], twins[:, None]], 1)
+    shaken = torch.cat([shake_colours(scene[None], generator, light, hue)[0] for scene in together.split(GROUP)])
+    return replace(windows, pictures=shaken[:, :-2], goal_pictures=shaken[:, -2], twin_pictures=shaken[:, -1])
 
 
 def _fit_statistics(networks: Networks, episodes: Episodes, training: Tensor) -> None:
@@ -386,6 +392,7 @@ def settings_from_config(cfg: DictConfig, **extra: Any) -> tuple[AdaptSettings, 
         window_steps=int(cfg.window_steps),
         name=str(cfg.name),
         colour_jitter=float(cfg.colour_jitter),
+        hue_jitter=float(cfg.hue_jitter),
         compile=bool(cfg.compile),
         checkpointing=bool(cfg.checkpointing),
         prefetch=None if cfg.prefetch is None else bool(cfg.prefetch),
@@ -403,6 +410,11 @@ def settings_from_config(cfg: DictConfig, **extra: Any) -> tuple[AdaptSettings, 
     return settings, schedule, {str(key): value for key, value in sizes.items()}
 
 
+def weights_from_config(cfg: DictConfig) -> LossWeights:
+    """How much each term counts, as `weights.TERM=` say."""
+    return LossWeights(**{str(name): float(value) for name, value in cfg.weights.items()})
+
+
 def main(cfg: DictConfig) -> int:
     """`premotor adapt`."""
     import sys
@@ -415,13 +427,12 @@ def main(cfg: DictConfig) -> int:
     architecture, action_space = fit_to_data(
         sizes, settings.data, action_space=str(cfg.action_space), stride=settings.stride, start=settings.start
     )
-    weights = LossWeights(**{str(name): float(value) for name, value in cfg.weights.items()})
     history = adapt(
         settings,
         schedule,
         architecture,
         action_space,
-        weights=weights,
+        weights=weights_from_config(cfg),
         device=checkpoint.resolve_device(str(cfg.device)),
         command="premotor " + " ".join(sys.argv[1:]),
         resume=bool(cfg.resume),

@@ -85,6 +85,7 @@ def _seen(
     return part | {
         "states": np.zeros((frames, state_size), np.float32),
         "actions": np.zeros((frames, action_space.size), np.float32),
+        "probed": None,
         "truth": None,
         "recipe": None,
     }

@@ -89,6 +89,7 @@ class Episodes:
         pictures: (frames, C, H, W, 3) uint8, memory-mapped.
         states, actions: (frames, P), (frames, A); actions in [-1, 1].
         truth: (frames, n) `observation.environment_state` for probes, or None.
+        probed: (frames, P) the arm's state for probes, also where it is not learned from, or None.
         video_only: whether states and actions were left unread (they are zeros then).
         starts, lengths: (episodes,).
         scenes: (episodes,) which episodes share a scene's looks; a dataset that says nothing of it is one scene.
@@ -143,9 +144,7 @@ class Episodes:
             torch.from_numpy(np.concatenate([part[name][kept] for part, kept in zip(parts, rows, strict=True)]))
             for name in ("states", "actions")
         )
-        truths = [part["truth"][kept] for part, kept in zip(parts, rows, strict=True) if part["truth"] is not None]
-        told = len(truths) == len(parts) and len({truth.shape[1] for truth in truths}) == 1
-        self.truth = torch.from_numpy(np.concatenate(truths)) if told else None
+        self.truth, self.probed = (_all_or_none(parts, rows, name) for name in ("truth", "probed"))
         whole = [part["lengths"] > 1 for part in parts]
         lengths = np.concatenate([part["lengths"][kept] for part, kept in zip(parts, whole, strict=True)])
         if not len(lengths):
@@ -318,6 +317,13 @@ def _motions(recipe: dict[str, Any] | None, episodes: int) -> np.ndarray:
     """(episodes,) the motion of each, as the collection says; each its own where it says nothing."""
     together = (recipe or {}).get("episodes_per_motion")
     return np.arange(episodes, dtype=np.int64) // (together if isinstance(together, int) and together > 1 else 1)
+
+
+def _all_or_none(parts: Sequence[dict[str, Any]], rows: Sequence[np.ndarray | slice], name: str) -> Tensor | None:
+    """What all datasets tell alike, in one row; None where one says nothing of it."""
+    told = [part[name][kept] for part, kept in zip(parts, rows, strict=True) if part[name] is not None]
+    alike = len(told) == len(parts) and len({each.shape[1] for each in told}) == 1
+    return torch.from_numpy(np.concatenate(told)) if alike else None
 
 
 def _rows_of_longer(lengths: np.ndarray) -> np.ndarray | slice:

@@ -25,7 +25,9 @@ def read(
     stride: int = 1,
     joins: tuple[str, ...] = (),
 ) -> dict[str, Any]:
-    """What is learned from: pictures (frames, C, S, S, 3), states, actions in [-1, 1], truth, lengths, fingerprint.
+    """What is learned from: pictures (frames, C, S, S, 3), states, actions in [-1, 1], lengths, fingerprint.
+
+    Beside it `truth` and `probed`, the world's and the arm's state where the dataset knows them, to measure by.
 
     Args:
         recording: the dataset.
@@ -41,11 +43,12 @@ def read(
         _check_camera(recording, camera)
     kept, lengths = strided(recording.lengths, stride)
     if blind_state_size is None:
-        states = recording.vector(STATE)[kept]
+        states = probed = recording.vector(STATE)[kept]
         actions = _in_space(recording, joined_actions(recording, stride, joins), action_space, stride)
     else:
         states = np.zeros((len(kept), blind_state_size), np.float32)
         actions = np.zeros((len(kept), action_space.size), np.float32)
+        probed = _states_if_sound(recording, kept)
     shapes = {picture_shape(features[recording.cameras[camera]])[:2] for camera in cameras}
     size = image_size or min(picture_shape(features[recording.cameras[cameras[0]]])[:2])
     fingerprint = recording.fingerprint
@@ -57,11 +60,20 @@ def read(
         "pictures": _pictures(recording, cameras, kept, size, fingerprint),
         "states": states,
         "actions": actions,
+        "probed": probed,
         "truth": recording.vector(TRUTH)[kept] if TRUTH in features else None,
         "lengths": lengths,
         "fingerprint": fingerprint,
         "recipe": recording.recipe,
     }
+
+
+def _states_if_sound(recording: Recording, kept: np.ndarray) -> np.ndarray | None:
+    """States that nothing is learned from, only measured by: whatever is wrong with them is no reason to stop."""
+    try:
+        return recording.vector(STATE)[kept]
+    except DatasetError:
+        return None
 
 
 # -- numbers -----------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ predict that it crowds out what moves. No label of the world's truth appears her
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -81,14 +82,30 @@ def readout_loss(read: Tensor, states: Tensor) -> Tensor:
     return torch.log((read - states).abs().mean(0) + READOUT_FLOOR).mean()
 
 
-def shake_colours(pictures: Tensor, generator: torch.Generator, amount: float) -> Tensor:
-    """Brightness and contrast of uint8 pictures (N, ...), the same for all of row n; amount 0 leaves them."""
-    if amount <= 0:
+def shake_colours(pictures: Tensor, generator: torch.Generator, light: float, hue: float = 0.0) -> Tensor:
+    """Other light and other colours, the same for all of row n.
+
+    Args:
+        pictures: (N, ..., 3) uint8.
+        generator: decides.
+        light: how much brightness and contrast vary; 0 leaves them.
+        hue: how far colours turn about grey, as a share of half the circle: with 1 red may become any colour.
+    """
+    if light <= 0 and hue <= 0:
         return pictures
-    shape = (len(pictures), *([1] * (pictures.ndim - 1)))
-    gain = 1 + amount * (2 * torch.rand(shape, generator=generator) - 1)
-    offset = 255 * amount * (torch.rand(shape, generator=generator) - 0.5)
-    return (pictures.float() * gain + offset).clamp(0, 255).to(torch.uint8)
+    count = len(pictures)
+    gain = 1 + light * (2 * torch.rand(count, 1, 1, generator=generator) - 1)
+    offset = 255 * light * (torch.rand(count, 1, 1, generator=generator) - 0.5)
+    turn = _about_grey(hue * math.pi * (2 * torch.rand(count, generator=generator) - 1)) if hue > 0 else torch.eye(3)
+    shaken = pictures.flatten(1, -2).float() @ (gain * turn) + offset
+    return shaken.clamp(0, 255).to(torch.uint8).view_as(pictures)
+
+
+def _about_grey(angle: Tensor) -> Tensor:
+    """Rotations (N, 3, 3) of RGB about the grey axis by angles (N,), rad."""
+    cos, sin = torch.cos(angle)[:, None, None], torch.sin(angle)[:, None, None]
+    across = torch.tensor([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]]) / math.sqrt(3)
+    return cos * torch.eye(3) + (1 - cos) / 3 + sin * across
 
 
 def adaptation_losses(

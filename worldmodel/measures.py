@@ -59,7 +59,7 @@ def evaluate(
     def rows(values: Tensor, chosen: Tensor, length: int) -> Tensor:
         return values[(episodes.starts[chosen][:, None] + torch.arange(length)).flatten()]
 
-    targets = {} if episodes.video_only else {"tool": episodes.states[:, :3]}
+    targets = {} if episodes.probed is None else {"tool": episodes.probed[:, :3]}
     if episodes.truth is not None:
         targets["object"] = episodes.truth[:, :3]
     for name, values in targets.items():

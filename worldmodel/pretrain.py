@@ -7,18 +7,18 @@ checkpoint that `premotor adapt encoder=DIR` starts from.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from worldmodel import checkpoint, processes
-from worldmodel.adapt import adapt, settings_from_config
+from worldmodel.adapt import adapt, settings_from_config, weights_from_config
 from worldmodel.corpus import sizes_for_video
-from worldmodel.losses import LossWeights
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 # Terms that need an action or a state have nothing to learn from here.
-VIDEO_WEIGHTS = LossWeights(state=0.0, readout=0.0, inverse=0.0, proposal=0.0)
+BLIND = {"state": 0.0, "readout": 0.0, "inverse": 0.0, "proposal": 0.0}
 
 
 def main(cfg: DictConfig) -> int:
@@ -32,7 +32,7 @@ def main(cfg: DictConfig) -> int:
         settings,
         schedule,
         sizes_for_video(sizes, settings.data),
-        weights=VIDEO_WEIGHTS,
+        weights=replace(weights_from_config(cfg), **BLIND),
         device=checkpoint.resolve_device(str(cfg.device)),
         command="premotor " + " ".join(sys.argv[1:]),
         resume=bool(cfg.resume),

@@ -96,6 +96,18 @@ def test_colours_are_shaken_alike_in_all_of_a_row_or_not_at_all() -> None:
     assert len(shaken.unique()) == 3
 
 
+def test_turned_colours_keep_their_grey_and_may_become_any_other() -> None:
+    grey = torch.full((4, 5, 3), 90, dtype=torch.uint8)
+    assert (shake_colours(grey, torch.Generator().manual_seed(0), 0.0, 1.0).int() - 90).abs().max() <= 1
+    red = torch.tensor([150, 50, 50], dtype=torch.uint8).expand(400, 2, 3)
+    turned = shake_colours(red, torch.Generator().manual_seed(0), 0.0, 1.0)
+    assert turned[:, 0].equal(turned[:, 1])
+    assert set(turned[:, 0].argmax(-1).tolist()) == {0, 1, 2}
+    assert (turned[:, 0].float().mean(-1) - 250 / 3).abs().max() < 1.5
+    slightly = shake_colours(red, torch.Generator().manual_seed(0), 0.0, 0.1)
+    assert set(slightly[:, 0].argmax(-1).tolist()) == {0}
+
+
 def config(command: str, **values: object) -> DictConfig:
     """The command's own configuration, small enough for a test."""
     cfg = OmegaConf.load(CONFIGS / f"{command}.yaml")

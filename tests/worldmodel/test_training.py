@@ -7,6 +7,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,9 +17,9 @@ from worldmodel.adapt import AdaptSettings, adapt
 from worldmodel.checkpoint import load, load_networks
 from worldmodel.data import Episodes
 from worldmodel.interface import TABLETOP
-from worldmodel.losses import adaptation_losses, contrast_loss, proposal_loss, readout_loss, spread_loss
+from worldmodel.losses import LossWeights, adaptation_losses, contrast_loss, proposal_loss, readout_loss, spread_loss
 from worldmodel.networks import Networks
-from worldmodel.pretrain import VIDEO_WEIGHTS
+from worldmodel.pretrain import BLIND
 from worldmodel.refine import refine
 from worldmodel.trainer import Schedule
 
@@ -98,7 +99,7 @@ def test_video_alone_trains_an_encoder_that_adaptation_starts_from(tiny_dataset,
         data=(str(tiny_dataset),), out=str(tmp_path / "video"), windows_per_batch=8, window_steps=3, goal_reach=8,
         held_out=0.2, video_only=True,
     )  # fmt: skip
-    adapt(settings, Schedule(steps=4, evaluate_every=4, save_every=4), SMALL, weights=VIDEO_WEIGHTS, bf16=False)
+    adapt(settings, Schedule(steps=4, evaluate_every=4, save_every=4), SMALL, weights=LossWeights(**BLIND), bf16=False)
     pretrained = load_networks(tmp_path / "video")[0].encoder.state_dict()
     history = train(tiny_dataset, tmp_path / "run", 1, encoder=str(tmp_path / "video"))
     started = load_networks(tmp_path / "run")[0].encoder.state_dict()
@@ -107,19 +108,23 @@ def test_video_alone_trains_an_encoder_that_adaptation_starts_from(tiny_dataset,
     assert change < 0.05  # one careful step away, not a fresh start
 
 
-def test_video_alone_reads_no_action(tiny_dataset, tmp_path) -> None:
-    """The same video with other actions gives the same encoder, bit for bit."""
+def test_video_alone_learns_from_no_action_and_no_state(tiny_dataset, tmp_path) -> None:
+    """The same video with other actions and a broken state gives the same encoder, bit for bit."""
     other = tmp_path / "other"
     shutil.copytree(tiny_dataset, other)
     rewrite_column(other, "action", lambda values: -0.5 * values)
-    encoders = []
+    rewrite_column(other, "observation.state", lambda values: values + np.nan)
+    encoders, probed = [], []
     for data in (tiny_dataset, other):
         out = tmp_path / f"of-{data.name}"
         settings = AdaptSettings(
             data=(str(data),), out=str(out), windows_per_batch=8, window_steps=3, held_out=0.2, video_only=True
         )
-        adapt(settings, Schedule(steps=3, evaluate_every=3, save_every=3), SMALL, weights=VIDEO_WEIGHTS, bf16=False)
+        schedule = Schedule(steps=3, evaluate_every=3, save_every=3)
+        history = adapt(settings, schedule, SMALL, weights=LossWeights(**BLIND), bf16=False)
         encoders.append(load_networks(out)[0].encoder.state_dict())
+        probed.append("probe_tool_cm" in history[-1])
+    assert probed == [True, False]  # where the arm is, is measured by where it is known
     for name, value in encoders[0].items():
         assert value.equal(encoders[1][name]), name
 
