@@ -68,6 +68,8 @@ class AdaptSettings:
     stride: int = 1
     rate_hz: float | None = None
     episode_frames: int = 64
+    episodes: int | None = None
+    encoder_rate: float = 1.0
 
     def __post_init__(self) -> None:
         for name, least in (("windows_per_batch", 2), ("window_steps", 1), ("goal_reach", 1)):
@@ -76,6 +78,11 @@ class AdaptSettings:
         for name in ("refine_minutes", "reading_minutes"):
             if not (getattr(self, name) >= 0 and math.isfinite(getattr(self, name))):
                 raise ValueError(f"{name} is {getattr(self, name)}; it is a time, 0 or more")
+        if not 0 < self.encoder_rate <= 1:
+            raise ValueError(
+                f"encoder_rate is {self.encoder_rate}; it is a share of the learning rate, above 0 and at most 1 (an "
+                "encoder that stays as it is: steps=0 refine_minutes=)"
+            )
 
 
 def settle(networks: Networks, episodes: Episodes, training: Tensor, steps: int, device: torch.device) -> None:
@@ -123,6 +130,7 @@ def adapt(
             settings.data, architecture.cameras, action_space,
             video_only=settings.video_only, state_size=architecture.state_size, image_size=architecture.image_size,
             stride=settings.stride, rate_hz=settings.rate_hz, episode_frames=settings.episode_frames,
+            first=settings.episodes,
         )  # fmt: skip
     for remark in episodes.remarks:
         processes.say(remark[0].upper() + remark[1:] + ".")
@@ -193,6 +201,7 @@ def adapt(
         bf16=bf16,
         team=team,
         prefetch=prefetch,
+        slower={"encoder.": settings.encoder_rate},
         log=lambda step: logs.start(settings.log, out, step, asdict(settings) | asdict(schedule)),
         recipe={
             "windows_per_batch": settings.windows_per_batch,
@@ -201,6 +210,7 @@ def adapt(
             "held_out": settings.held_out,
             "colour_jitter": settings.colour_jitter,
             **({"hue_jitter": settings.hue_jitter} if settings.hue_jitter else {}),
+            **({"encoder_rate": settings.encoder_rate} if settings.encoder_rate != 1 else {}),
             "video_only": settings.video_only,
             "start": settings.start,
             "encoder": settings.encoder,
@@ -255,7 +265,7 @@ def adapt(
 
 
 def _start_from(networks: Networks, encoder: str) -> None:
-    """Take over a pretrained encoder; one of other sizes is refused."""
+    """Take over a pretrained encoder, and the decoder that shows what it sees; one of other sizes is refused."""
     pretrained, _ = checkpoint.load_networks(checkpoint.locate(encoder))
     for size in ("cameras", "image_size", "features", "keypoints"):
         own, other = getattr(networks.architecture, size), getattr(pretrained.architecture, size)
@@ -266,6 +276,7 @@ def _start_from(networks: Networks, encoder: str) -> None:
                 f"set architecture.{size} alike or pretrain again"
             )
     networks.encoder.load_state_dict(pretrained.encoder.state_dict())
+    networks.decoder.load_state_dict(pretrained.decoder.state_dict())
 
 
 def _with_its_reader(architecture: Architecture, start: str) -> Architecture:
@@ -323,7 +334,9 @@ def _shaken(windows: Windows, generator: torch.Generator, light: float, hue: flo
         return windows
     pictures, goals, twins = windows.pictures, windows.goal_pictures, windows.twin_pictures
     together = torch.cat([pictures, goals[:, None], twins[:, None]], 1)
-    shaken = torch.cat([shake_colours(scene[None], generator, light, hue)[0] for scene in together.split(GROUP)])
+    scenes, rest = together.split([len(together) // GROUP * GROUP, len(together) % GROUP])
+    alike = shake_colours(scenes.unflatten(0, (-1, GROUP)), generator, light, hue).flatten(0, 1)
+    shaken = torch.cat([alike, shake_colours(rest[None], generator, light, hue)[0]]) if len(rest) else alike
     return replace(windows, pictures=shaken[:, :-2], goal_pictures=shaken[:, -2], twin_pictures=shaken[:, -1])
 
 
@@ -423,6 +436,7 @@ def main(cfg: DictConfig) -> int:
         cfg, encoder=None if cfg.encoder is None else str(cfg.encoder), refine_minutes=float(cfg.refine_minutes),
         reading_minutes=float(cfg.reading_minutes), reader=None if cfg.reader is None else str(cfg.reader),
         start=None if cfg.start is None else str(cfg.start), stride=int(cfg.stride),
+        encoder_rate=float(cfg.encoder_rate), episodes=None if cfg.episodes is None else int(cfg.episodes),
     )  # fmt: skip
     architecture, action_space = fit_to_data(
         sizes, settings.data, action_space=str(cfg.action_space), stride=settings.stride, start=settings.start
