@@ -25,6 +25,8 @@ ROOT = Path(__file__).resolve().parent
 # Settings that take one number, or one for each dimension.
 ONE_OR_EACH = ("initial_std", "min_std")
 CONFIGS = ROOT / "configs"
+# Choices of a group that are some commands' alone: in any world one may play, but only the tabletop has goals.
+ALONE = {("env", "gymnasium"): ("collect",)}
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
 
@@ -129,8 +131,9 @@ def groups(command: str) -> dict[str, Group]:
     for entry in root.get("defaults", []):
         for name, default in entry.items() if isinstance(entry, DictConfig) else ():
             files = sorted((CONFIGS / str(name)).glob("**/*.yaml"))
-            choices = tuple(file.relative_to(CONFIGS / str(name)).with_suffix("").as_posix() for file in files)
-            found[str(name)] = Group(str(default), choices)
+            choices = (file.relative_to(CONFIGS / str(name)).with_suffix("").as_posix() for file in files)
+            fitting = tuple(choice for choice in choices if command in ALONE.get((str(name), choice), (command,)))
+            found[str(name)] = Group(str(default), fitting)
     return found
 
 

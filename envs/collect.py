@@ -21,91 +21,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from envs.episode_store import Episode, Layout, keep_whole, stage, staged_paths, write_atomically
+from envs.episode_store import Episode, keep_whole, stage, staged_paths, write_atomically
 from envs.lerobot_files import check_files, finish, finished_episodes
-from envs.play import POLICIES, make_policy
-from envs.tabletop import ACTION_NAMES, JOINT_NAMES, OBJECT_HIGH, OBJECT_LOW, POLICY_HZ, STATE_NAMES
-from envs.tasks import clear
+from envs.recipe import Recipe, play_episode
 from envs.workers import obey_parent
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+__all__ = ["Collected", "Recipe", "collect", "main", "play_episode"]
+
 RECIPE = "meta/collection.json"
-# What the tabletop takes where nothing is said, so that saying it makes no other recipe.
-_ENV_DEFAULTS: dict[str, Any] = {
-    "task": "push",
-    "simulator": "mujoco",
-    "cameras": ["front"],
-    "image_size": 64,
-    "variation": "standard",
-}
-# How far from one of its places in the leader's episode an echo has the object.
-_ELSEWHERE_M = (0.03, 0.14)
-_PLACE_TRIES = 100
-VECTORS = {
-    "observation.state": STATE_NAMES,
-    "observation.joints": JOINT_NAMES,
-    "observation.environment_state": ("object_x", "object_y", "object_z", "qw", "qx", "qy", "qz"),
-    "action": ACTION_NAMES,
-    "action.executed": ACTION_NAMES,
-}
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Everything that decides what a dataset contains.
-
-    Attributes:
-        env_id: the Gymnasium world, with the arguments `env` it is made with.
-        policy: a play policy of `envs.play`.
-        episodes: how many; episode i is the same however many there are.
-        steps_per_episode: actions in each; an episode has one frame more.
-        seed: of everything random.
-        episodes_per_scene: how many episodes in a row share one scene's looks. Where nothing but places differs, a
-            learner cannot tell moments apart by colours.
-        episodes_per_motion: how many episodes in a row share one motion of the arm. The first is played, the others
-            are its echoes: the same actions with the object elsewhere. What differs then is the object alone, so a
-            learner cannot take an arm in the right place for a solved task.
-    """
-
-    env_id: str
-    env: Mapping[str, Any]
-    policy: str
-    episodes: int
-    steps_per_episode: int
-    seed: int
-    episodes_per_scene: int = 1
-    episodes_per_motion: int = 1
-
-    def __post_init__(self) -> None:
-        if self.policy not in POLICIES:
-            raise ValueError(f"no play policy is called {self.policy!r}; known are {', '.join(POLICIES)}")
-        for name in ("episodes", "steps_per_episode", "episodes_per_scene", "episodes_per_motion"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        if self.episodes_per_scene % self.episodes_per_motion:
-            raise ValueError(
-                f"episodes_per_scene={self.episodes_per_scene} is no multiple of episodes_per_motion="
-                f"{self.episodes_per_motion}; the episodes of a motion share their scene"
-            )
-        if self.seed < 0:
-            raise ValueError(f"seed is {self.seed}; it must not be negative")
-
-    def leader(self, index: int) -> int:
-        """The episode whose motion episode `index` has; most often itself."""
-        return index - index % self.episodes_per_motion
-
-    def layout(self) -> Layout:
-        """What its episodes hold."""
-        return Layout(
-            cameras=tuple(self.env.get("cameras", _ENV_DEFAULTS["cameras"])),
-            image_size=int(self.env.get("image_size", _ENV_DEFAULTS["image_size"])),
-            fps=round(POLICY_HZ),
-            vectors=VECTORS,
-        )
 
 
 @dataclass(frozen=True)
@@ -117,80 +43,6 @@ class Collected:
     frames: int
     steps_per_s: float
     finish_s: float
-
-
-def play_episode(env: Any, recipe: Recipe, index: int, led: Episode | None = None) -> Episode:
-    """Episode `index` of a recipe, played in an environment made from it.
-
-    Args:
-        env: the environment, unwrapped.
-        recipe: what to play.
-        index: which episode.
-        led: its leader (`Recipe.leader`), if it was played already.
-    """
-    leader = recipe.leader(index)
-    if index != leader and led is None:
-        led = play_episode(env, recipe, leader)
-    rng = np.random.default_rng([recipe.seed, leader])
-    seed = int(rng.integers(2**31))
-    observation, info = env.reset(seed=seed, options=_looks(recipe, index))
-    if index == leader or led is None:
-        policy = make_policy(recipe.policy, env, rng)
-    else:
-        policy = iter(led.vectors["action"]).__next__
-        observation, info = _object_elsewhere(env, led, np.random.default_rng([recipe.seed, index, 2]))
-    layout = recipe.layout()
-    frames: dict[str, list[np.ndarray]] = {camera: [] for camera in layout.cameras}
-    vectors: dict[str, list[np.ndarray]] = {name: [] for name in VECTORS}
-    for step in range(recipe.steps_per_episode + 1):
-        for camera, feature in zip(layout.cameras, layout.pictures, strict=True):
-            frames[camera].append(observation[feature])
-        for name in ("observation.state", "observation.joints"):
-            vectors[name].append(observation[name])
-        vectors["observation.environment_state"].append(info["observation.environment_state"])
-        action = executed = np.zeros(len(ACTION_NAMES), np.float32)
-        if step < recipe.steps_per_episode:
-            action = policy()
-            observation, _, _, _, info = env.step(action)
-            executed = info["action.executed"]
-        vectors["action"].append(action)
-        vectors["action.executed"].append(executed)
-    return Episode(
-        index=index,
-        task=f"play: {recipe.policy}",
-        frames={camera: np.stack(pictures) for camera, pictures in frames.items()},
-        vectors={name: np.stack(values).astype(np.float32) for name, values in vectors.items()},
-        about={
-            "seed": seed,
-            "policy": recipe.policy,
-            "simulator": str(recipe.env.get("simulator", _ENV_DEFAULTS["simulator"])),
-        },
-    )
-
-
-def _object_elsewhere(env: Any, led: Episode, rng: np.random.Generator) -> tuple[Any, dict[str, Any]]:
-    """Put the object some way from a place it had in the leader's episode, clear of the arm; the observation then."""
-    tool, half = env.world.tool_position(), env.world.scene.object_half[2]
-    place = led.vectors["observation.environment_state"][0, :2]
-    for _ in range(_PLACE_TRIES):
-        anchor = led.vectors["observation.environment_state"][rng.integers(len(led.vectors["action"])), :2]
-        angle, length = rng.uniform(-np.pi, np.pi), rng.uniform(*_ELSEWHERE_M)
-        place = anchor + length * np.array([np.cos(angle), np.sin(angle)])
-        inside = np.all(place > OBJECT_LOW) and np.all(place < OBJECT_HIGH)
-        if inside and clear(tool, place):
-            break
-    place = np.clip(place, OBJECT_LOW, OBJECT_HIGH)
-    env.world.place_object(np.array([*place, half + 1e-4]), float(rng.uniform(-np.pi, np.pi)))
-    observation, _, _, _, info = env.step(np.zeros(len(ACTION_NAMES), np.float32))
-    return observation, info
-
-
-def _looks(recipe: Recipe, index: int) -> dict[str, int] | None:
-    """What makes episode `index` look like its scene's others."""
-    if recipe.episodes_per_scene == 1:
-        return None
-    scene = index // recipe.episodes_per_scene
-    return {"looks": int(np.random.default_rng([recipe.seed, scene, 1]).integers(2**31))}
 
 
 def collect(recipe: Recipe, root: Path, workers: int = 2) -> Collected:
@@ -207,14 +59,13 @@ def collect(recipe: Recipe, root: Path, workers: int = 2) -> Collected:
         if not finished and not staged:
             write_atomically(root / RECIPE, json.dumps(asdict(recipe), indent=2).encode())
         missing = [i for i in range(finished, recipe.episodes) if i not in staged]
-        began = time.monotonic()
+        began, steps = time.monotonic(), 0
         if missing:
-            _play_all(recipe, root, missing, min(workers, len(missing)))
+            steps = _play_all(recipe, root, missing, min(workers, len(missing)))
         played = time.monotonic()
-        frames = finish(root, layout, max(recipe.episodes, finished), robot_type="panda")
+        frames = finish(root, layout, max(recipe.episodes, finished), robot_type=recipe.robot_type)
         if recipe.episodes > finished:
             write_atomically(root / RECIPE, json.dumps(asdict(recipe), indent=2).encode())
-    steps = len(missing) * recipe.steps_per_episode
     return Collected(
         played=len(missing),
         kept=max(recipe.episodes, finished) - len(missing),
@@ -251,11 +102,13 @@ def _check_recipe(recipe: Recipe, root: Path) -> None:
             raise ValueError(f"{root} holds something that is no collection of ours; choose another out=")
         return
     try:
-        before = _settings(json.loads(note.read_text()))
+        before = _settings(json.loads(note.read_text()), recipe.defaults)
     except (ValueError, KeyError, TypeError):
         raise ValueError(f"{note} is damaged; delete {root} and collect again") from None
-    now = _settings(json.loads(json.dumps(asdict(recipe))))
-    differing = [name for name in sorted(now | before) if before.get(name) != now.get(name)]
+    now = _settings(json.loads(json.dumps(asdict(recipe))), recipe.defaults)
+    # Of another world nearly everything differs; that it is another says it.
+    names = ["env_id", *sorted(now | before)]
+    differing = [name for name in names if before.get(name) != now.get(name)]
     # Where nothing was played yet, a mistaken setting may still be corrected.
     if differing and (finished_episodes(root) or staged_paths(root)):
         name = differing[0]
@@ -265,18 +118,19 @@ def _check_recipe(recipe: Recipe, root: Path) -> None:
         )
 
 
-def _settings(recipe: dict[str, Any]) -> dict[str, Any]:
+def _settings(recipe: dict[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
     """What must stay the same while a dataset grows."""
     same = {name: recipe[name] for name in ("env_id", "policy", "steps_per_episode", "seed")}
     for name in ("episodes_per_scene", "episodes_per_motion"):
         same[name] = recipe.get(name, 1)
-    return same | {f"env.{name}": value for name, value in (_ENV_DEFAULTS | recipe["env"]).items()}
+    return same | {f"env.{name}": value for name, value in {**defaults, **recipe["env"]}.items()}
 
 
 # -- processes ---------------------------------------------------------------------------------------------------------
 
 
-def _play_all(recipe: Recipe, root: Path, missing: list[int], workers: int) -> None:
+def _play_all(recipe: Recipe, root: Path, missing: list[int], workers: int) -> int:
+    """Play the missing episodes and stage them; returns how many steps that took."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
@@ -296,12 +150,11 @@ def _play_all(recipe: Recipe, root: Path, missing: list[int], workers: int) -> N
         for index in missing:
             motions.setdefault(recipe.leader(index), []).append(index)
         futures = {pool.submit(_play_motion, recipe, root, indices): indices for indices in motions.values()}
-        count = 0
+        steps = 0
         try:
             for future in as_completed(futures):
-                future.result()
-                count += len(futures[future])
-                rate = count * recipe.steps_per_episode / (time.monotonic() - began)
+                steps += future.result()
+                rate = steps / (time.monotonic() - began)
                 progress.update(bar, advance=len(futures[future]), rate=rate)
         except BrokenProcessPool:
             raise RuntimeError(
@@ -312,27 +165,27 @@ def _play_all(recipe: Recipe, root: Path, missing: list[int], workers: int) -> N
             raise RuntimeError(f"episode {futures[future][0]} could not be collected into {root}: {error}") from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+    return steps
 
 
-def _play_motion(recipe: Recipe, root: Path, indices: list[int]) -> None:
-    """In a worker: the missing episodes of one motion, each staged as soon as it is played."""
-    env = _world(recipe.env_id, json.dumps(dict(recipe.env)))
+def _play_motion(recipe: Recipe, root: Path, indices: list[int]) -> int:
+    """In a worker: the missing episodes of one motion, each staged as soon as it is played; returns their steps."""
+    world = _world(type(recipe), json.dumps(asdict(recipe)))
     led: Episode | None = None
     if any(recipe.leader(index) != index for index in indices):
-        led = play_episode(env, recipe, recipe.leader(indices[0]))
+        led = recipe.play(world, recipe.leader(indices[0]))
+    steps = 0
     for index in indices:
-        whole = led if led is not None and led.index == index else play_episode(env, recipe, index, led)
+        whole = led if led is not None and led.index == index else recipe.play(world, index, led)
         stage(root, recipe.layout(), whole)
+        steps += len(whole.vectors["action"]) - 1
+    return steps
 
 
 @functools.cache
-def _world(env_id: str, arguments: str) -> Any:
-    """In a worker: its one environment."""
-    import gymnasium
-
-    import envs as _worlds  # noqa: F401  registers them
-
-    return gymnasium.make(env_id, disable_env_checker=True, **json.loads(arguments), with_goal=False).unwrapped
+def _world(kind: type[Recipe], recipe: str) -> Any:
+    """In a worker: its one world."""
+    return kind(**json.loads(recipe)).open()
 
 
 @contextlib.contextmanager
@@ -361,6 +214,18 @@ def _whole(cfg: DictConfig, name: str) -> int:
     return value
 
 
+def _recipe(env: dict[str, Any], about: Mapping[str, Any]) -> Recipe:
+    """The tabletop's (or of a world with its face), or any other Gymnasium world's: those are made with `kwargs`."""
+    if "kwargs" in env:
+        from envs.any_recipe import world_recipe
+
+        recipe, sentences = world_recipe(env, **about)
+        print("\n".join(sentences))
+        return recipe
+    env_id = str(env.pop("id", "premotor/Tabletop-v0"))
+    return Recipe(env_id=env_id, env={key: value for key, value in env.items() if value is not None}, **about)
+
+
 def main(cfg: DictConfig) -> int:
     """`premotor collect`."""
     from omegaconf import OmegaConf
@@ -368,21 +233,15 @@ def main(cfg: DictConfig) -> int:
     env = OmegaConf.to_container(cfg.env, resolve=True)
     if not isinstance(env, dict):
         raise ValueError(f"env is {env!r}; choose one of the group's, e.g. env=tabletop/push")
-    env_id = str(env.pop("id", "premotor/Tabletop-v0"))
-    recipe = Recipe(
-        env_id=env_id,
-        env={str(key): value for key, value in env.items() if value is not None},
-        policy=str(cfg.policy),
-        episodes=_whole(cfg, "episodes"),
-        steps_per_episode=_whole(cfg, "steps_per_episode"),
-        seed=_whole(cfg, "seed"),
-        episodes_per_scene=_whole(cfg, "episodes_per_scene"),
-        episodes_per_motion=_whole(cfg, "episodes_per_motion"),
-    )
+    env = {str(key): value for key, value in env.items()}
+    about: dict[str, Any] = {"policy": str(cfg.policy)}
+    about |= {name: _whole(cfg, name) for name in ("episodes", "steps_per_episode", "seed")}
+    about |= {name: _whole(cfg, name) for name in ("episodes_per_scene", "episodes_per_motion")}
     if not cfg.get("out"):
         raise ValueError("say where the dataset goes with out=DIR")
     root = Path(str(cfg.out))
     workers = os.cpu_count() or 1 if cfg.get("workers") is None else _whole(cfg, "workers")
+    recipe = _recipe(env, about)
     try:
         done = collect(recipe, root, workers)
     except KeyboardInterrupt:
@@ -392,5 +251,8 @@ def main(cfg: DictConfig) -> int:
         print(f"{done.played} episodes played at {done.steps_per_s:.0f} steps/s, {done.kept} kept from before.")
     else:
         print(f"{root} is complete already; nothing was played.")
-    print(f"{root}: {done.played + done.kept} episodes, {done.frames} frames (LeRobotDataset v3).")
+    episodes = done.played + done.kept
+    print(f"{root}: {episodes} episodes, {done.frames} frames (LeRobotDataset v3).")
+    if done.frames < (whole := episodes * (recipe.steps_per_episode + 1)):
+        print(f"Some episodes are shorter, because the world ended them: all together by {whole - done.frames} frames.")
     return 0
