@@ -6,7 +6,7 @@ import contextlib
 import difflib
 import importlib
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, packages_distributions, version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import gymnasium
@@ -40,11 +40,9 @@ def make(env_id: str, kwargs: dict[str, Any]) -> tuple[gymnasium.Env[Any, Any], 
 
 def versions(world: Any, with_mujoco: bool) -> dict[str, str]:
     """Package -> version of what decides how a world behaves: Gymnasium, the world's own package, MuJoCo."""
-    import gymnasium as _gymnasium
-
-    found = {"gymnasium": _gymnasium.__version__}
-    own = type(world).__module__.partition(".")[0]
-    for package in [*packages_distributions().get(own, ()), *(["mujoco"] if with_mujoco else [])]:
+    found = {}
+    for package in ("gymnasium", type(world).__module__.partition(".")[0], *(["mujoco"] if with_mujoco else [])):
+        # A world of one's own is in no package.
         with contextlib.suppress(PackageNotFoundError):
             found[package] = version(package)
     return dict(sorted(found.items()))
