@@ -20,7 +20,7 @@ from envs.recipe import Recipe
 
 STATE, TRUTH, ACTION = "observation.state", "observation.environment_state", "action"
 # What a world is made with; the rest of a recipe's `env` was found out from it.
-_SETTINGS = ("kwargs", "camera", "image_size", "rate_hz", "repeat", "fine_pictures")
+_SETTINGS = ("kwargs", "camera", "image_size", "rate_hz", "repeat", "crop", "fine_pictures")
 # Shorter episodes than this (or than was asked for) are played again from another seed, so often.
 LEAST_ACTIONS = 6
 TRIES = 20
@@ -30,7 +30,7 @@ TRIES = 20
 class WorldRecipe(Recipe):
     """Everything that decides what a dataset of any Gymnasium world contains.
 
-    `env` holds what the world is made with (`kwargs`, `camera`, `image_size`, `rate_hz`, `repeat`, `fine_pictures`),
+    `env` holds what the world is made with (`kwargs`, `camera`, `image_size`, `rate_hz`, `repeat`, `crop`, ...),
     what it was found to be (`fps`, `cameras`, `state`, `truth`, `actions`, `low`, `high`) and the `versions` of its
     packages: with any other, the same seed would play another episode.
     """
@@ -132,6 +132,7 @@ def world_recipe(env: Mapping[str, Any], **about: Any) -> tuple[WorldRecipe, lis
             "image_size": world.image_size,
             "rate_hz": settings.get("rate_hz"),
             "repeat": world.repeat,
+            "crop": None if world.crop is None else list(world.crop),
             "fine_pictures": bool(settings.get("fine_pictures", False)),
             "fps": world.fps,
             "cameras": list(world.cameras),

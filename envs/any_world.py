@@ -32,6 +32,10 @@ STATES = ("observation", "observation.state", "state")
 # Fewer facets to a ball or a cylinder: slices, stacks, quads. At these picture sizes nobody sees it.
 _ROUNDNESS = 16, 8, 4
 
+# The least share of a picture's side that may be kept, and the largest picture that MuJoCo is asked for, px.
+LEAST_CROP = 0.1
+LARGEST_DRAWN = 1024
+
 Path = tuple[str, ...]
 
 
@@ -54,6 +58,7 @@ class AnyWorld:
         image_size: side of the square pictures, px.
         rate_hz: the world's steps a second; None: what it says itself.
         repeat: so many of the world's steps an action is held; `auto`: so that there are about 5 frames a second.
+        crop: the part of a picture that is kept, left, top, right, bottom as shares of its sides.
         fine_pictures: keep shadows, reflections and smoothing where MuJoCo draws; several times slower.
 
     Attributes:
@@ -73,17 +78,21 @@ class AnyWorld:
         image_size: int = 64,
         rate_hz: float | None = None,
         repeat: int | str | None = None,
+        crop: Sequence[float] | None = None,
         fine_pictures: bool = False,
     ) -> None:
-        _check_words(camera, image_size, rate_hz, repeat)
+        _check_words(camera, image_size, rate_hz, repeat, crop)
         self.remarks: list[str] = []
         self.image_size = image_size
+        self.crop = None if crop is None else tuple(map(float, crop))
         self.env, self.spec_id = make(env_id, dict(kwargs or {}))
         try:
             self.low, self.high, self._shape = _bounds(env_id, self.env.action_space)
             self.resting = resting(self.low, self.high)
             self._read_observation(camera)
-            self.mujoco_model = _quicken(self.env.unwrapped, image_size, fine_pictures)
+            left, top, right, bottom = self.crop or (0.0, 0.0, 1.0, 1.0)
+            drawn = min(LARGEST_DRAWN, round(2 * image_size / min(right - left, bottom - top)))
+            self.mujoco_model = _quicken(self.env.unwrapped, drawn, fine_pictures)
             self.action_names = self._names("action_names", _actuators(self.mujoco_model), "a", len(self.low))
             self.repeat, self.fps = self._rate(rate_hz, repeat)
         except BaseException:
@@ -163,6 +172,10 @@ class AnyWorld:
             if not np.isfinite(picture).all():
                 raise ValueError(f"{self.spec_id}: a picture holds NaN or infinity")
             picture = (255 * np.clip(picture, 0, 1)).round().astype(np.uint8)
+        if self.crop is not None:
+            height, width = picture.shape[:2]
+            left, top, right, bottom = (round(a * b) for a, b in zip(self.crop, (width, height) * 2, strict=True))
+            picture = picture[top:bottom, left:right]
         return np.repeat(picture, 3, -1) if picture.shape[-1] == 1 else picture[..., :3]
 
     def _vector(self, observation: Any, paths: Sequence[Path], name: str, size: int) -> np.ndarray:
@@ -230,7 +243,7 @@ def fit(picture: np.ndarray, size: int) -> np.ndarray:
 # -- reading a world ---------------------------------------------------------------------------------------------------
 
 
-def _check_words(camera: str, image_size: Any, rate_hz: Any, repeat: Any) -> None:
+def _check_words(camera: str, image_size: Any, rate_hz: Any, repeat: Any, crop: Any) -> None:
     """Refuse settings that make no sense in any world."""
     if not re.fullmatch(r"\w+", camera):
         raise ValueError(f"env.camera is {camera!r}; a camera's name has letters, digits and _")
@@ -242,6 +255,14 @@ def _check_words(camera: str, image_size: Any, rate_hz: Any, repeat: Any) -> Non
         raise ValueError(f"env.rate_hz is {rate_hz}; it is the world's steps a second, a number above 0")
     if repeat not in (None, "auto") and (not isinstance(repeat, int) or isinstance(repeat, bool) or repeat < 1):
         raise ValueError(f"env.repeat is {repeat}; it is a whole number from 1 up, or auto (about 5 actions a second)")
+    if crop is not None:
+        shares = list(crop) if isinstance(crop, Sequence) and not isinstance(crop, str) else []
+        inside = len(shares) == 4 and all(isinstance(share, int | float) and 0 <= share <= 1 for share in shares)
+        if not inside or min(shares[2] - shares[0], shares[3] - shares[1]) < LEAST_CROP:
+            raise ValueError(
+                f"env.crop is {crop}; it is [left,top,right,bottom], shares of a picture's sides from 0 to 1, at least "
+                f"{LEAST_CROP:g} apart"
+            )
 
 
 def _bounds(env_id: str, space: gymnasium.Space[Any]) -> tuple[np.ndarray, np.ndarray, tuple[int, ...]]:
@@ -296,11 +317,11 @@ def _numbered(paths: Sequence[Path], sizes: Mapping[Path, int]) -> list[str]:
 # -- MuJoCo ------------------------------------------------------------------------------------------------------------
 
 
-def _quicken(world: Any, size: int, fine_pictures: bool) -> Any:
+def _quicken(world: Any, drawn: int, fine_pictures: bool) -> Any:
     """Small pictures without shadows, reflections and multisampling where MuJoCo draws them; its model, or None.
 
     Drawing is nearly all that collecting costs: as Gymnasium sets it up (480 px, shadows), a picture takes 15 to 100
-    times as long as this. Twice the wanted size is drawn and averaged, which stands in for the multisampling.
+    times as long as this. `drawn` px are twice what is wanted; averaging stands in for the multisampling.
     """
     mujoco = sys.modules.get("mujoco")
     model = getattr(world, "model", None)
@@ -309,9 +330,9 @@ def _quicken(world: Any, size: int, fine_pictures: bool) -> Any:
     # Its renderer is made at the first picture, from what the model says then.
     renderer = getattr(world, "mujoco_renderer", None)
     if hasattr(renderer, "width") and hasattr(renderer, "height"):
-        renderer.width = renderer.height = 2 * size
-        model.vis.global_.offwidth = max(model.vis.global_.offwidth, 2 * size)
-        model.vis.global_.offheight = max(model.vis.global_.offheight, 2 * size)
+        renderer.width = renderer.height = drawn
+        model.vis.global_.offwidth = max(model.vis.global_.offwidth, drawn)
+        model.vis.global_.offheight = max(model.vis.global_.offheight, drawn)
     if not fine_pictures:
         model.vis.quality.shadowsize = model.vis.quality.offsamples = 0
         model.vis.quality.numslices, model.vis.quality.numstacks, model.vis.quality.numquads = _ROUNDNESS

@@ -187,6 +187,13 @@ def test_pictures_are_cut_and_resized_as_a_brain_does_it() -> None:
         assert np.array_equal(fit(picture, 64), decoding.fit(picture, 64))
 
 
+def test_a_part_of_the_picture_is_kept() -> None:
+    world = AnyWorld(WORLDS + "Dot-v0", crop=[0.5, 0.25, 1, 1])
+    seen = world.reset(0).pictures["front"]
+    whole = world.env.unwrapped._picture()  # pyright: ignore[reportAttributeAccessIssue]
+    assert np.array_equal(seen, fit(whole[6:, 16:], 64))
+
+
 # -- how it is played --------------------------------------------------------------------------------------------------
 
 
@@ -202,8 +209,8 @@ def test_actions_are_held_and_the_rate_follows() -> None:
 
 def test_random_play_is_smooth_explores_and_rests() -> None:
     low, high = np.array([-2.0, 0.0, 1.0]), np.array([2.0, 1.0, 5.0])
-    for rate in (5.0, 50.0):
-        policy = explore(low, high, rate, np.random.default_rng(4))
+    for rate, seed in ((5.0, 1), (5.0, 2), (50.0, 3)):
+        policy = explore(low, high, rate, np.random.default_rng(seed))
         actions = np.stack([next(policy) for _ in range(int(300 * rate))])
         assert (actions >= low).all()
         assert (actions <= high).all()
@@ -239,6 +246,12 @@ def test_random_play_is_smooth_explores_and_rests() -> None:
         ("Dot-v0", {"repeat": 30}, "make 0.333 frames a second; a dataset has a whole number of them"),
         ("Dot-v0", {"image_size": 63}, "image_size is 63; it may be 64 to 256 px"),
         ("Dot-v0", {"camera": "a/b"}, "env.camera is 'a/b'"),
+        (
+            "Dot-v0",
+            {"crop": [0.5, 0.0, 0.4, 1.0]},
+            r"env.crop is \[0.5, 0.0, 0.4, 1.0\]; it is \[left,top,right,bottom\]",
+        ),
+        ("Dot-v0", {"crop": 0.5}, "env.crop is 0.5; it is"),
         ("Dot-v0", {"simulator": "mujoco"}, "env.simulator is no setting of a Gymnasium world"),
         ("Timeless-v0", {}, "does not say how many steps a second it makes; say env.rate_hz="),
     ],
