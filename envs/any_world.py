@@ -320,8 +320,9 @@ def _numbered(paths: Sequence[Path], sizes: Mapping[Path, int]) -> list[str]:
 def _quicken(world: Any, drawn: int, fine_pictures: bool) -> Any:
     """Small pictures without shadows, reflections and multisampling where MuJoCo draws them; its model, or None.
 
-    Drawing is nearly all that collecting costs: as Gymnasium sets it up (480 px, shadows), an action and its
-    picture cost 40 times as much for Pusher, and 3 times for FetchPush, whose physics are slow. `drawn` px are twice what is wanted; averaging stands in for the multisampling.
+    Drawing is nearly all that collecting costs: as Gymnasium sets it up (480 px, shadows), an action and its picture
+    cost 40 times as much for Pusher, and 3 times for FetchPush, whose physics are slow. `drawn` px are twice what is
+    wanted; averaging stands in for the multisampling.
     """
     mujoco = sys.modules.get("mujoco")
     model = getattr(world, "model", None)
