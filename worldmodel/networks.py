@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from worldmodel.vjepa2_eyes import FrozenEyes, open_eyes
+
 # Side of the coarse colour map that features are made to draw.
 SKETCH = 16
 READOUT_WIDTH, READOUT_DEPTH = 256, 3
@@ -23,7 +25,11 @@ TRAINING_HEADS = ("inverse.", "sketch.")
 
 @dataclass(frozen=True)
 class Architecture:
-    """Sizes of the native model; saved with the weights. `reader` is the width of a reader of its own, 0 without one."""
+    """Sizes of the native model; saved with the weights.
+
+    `reader` is the width of a reader of its own, 0 without one. `eyes` names frozen eyes (`worldmodel.vjepa2_eyes`) that
+    look instead of convolutions of its own; empty without.
+    """
 
     cameras: tuple[str, ...] = ("front",)
     image_size: int = 64
@@ -37,6 +43,7 @@ class Architecture:
     distance_bins: int = 32
     proposal_steps: int = 5
     reader: int = 0
+    eyes: str = ""
 
     def __post_init__(self) -> None:
         if self.image_size % 16:
@@ -96,13 +103,31 @@ class Encoder(Eyes):
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__(architecture)
+        self._join(architecture)
+
+    def _join(self, architecture: Architecture) -> None:
         self.join = nn.Linear(self.found, architecture.features)
         self.norm = nn.BatchNorm1d(architecture.features, affine=False)
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        joined = self.join(self.look(pictures))
+    def forward(self, pictures: Tensor, found: Tensor | None = None) -> Tensor:
+        """`found` (N, F) is what looking found in these pictures before, if that was kept."""
+        found = self.look(pictures) if found is None else found
+        joined = self.join(found.to(self.join.weight.dtype))
         with torch.autocast(joined.device.type, enabled=False):
             return self.norm(joined.float())
+
+
+class BorrowedEncoder(Encoder):
+    """Pictures (N, C, H, W, 3) uint8 -> features (N, D) by frozen eyes: only how it joins what they find is its own."""
+
+    def __init__(self, architecture: Architecture, eyes: FrozenEyes) -> None:
+        nn.Module.__init__(self)  # without convolutions
+        self.eyes = eyes
+        self.found = len(architecture.cameras) * eyes.size.found
+        self._join(architecture)
+
+    def look(self, pictures: Tensor) -> Tensor:
+        return self.eyes.look(pictures)
 
 
 class Reader(Eyes):
@@ -184,12 +209,17 @@ class Decoder(nn.Module):
 
 
 class Networks(nn.Module):
-    """All trained parts: encoder, predictor, heads, decoder, and what is measured about data."""
+    """All trained parts: encoder, predictor, heads, decoder, and what is measured about data.
 
-    def __init__(self, architecture: Architecture) -> None:
+    Args:
+        architecture: the sizes.
+        eyes: those that the architecture names, where they are open already.
+    """
+
+    def __init__(self, architecture: Architecture, eyes: FrozenEyes | None = None) -> None:
         super().__init__()
         a = self.architecture = architecture
-        self.encoder = Encoder(a)
+        self.encoder = BorrowedEncoder(a, eyes or open_eyes(a.eyes)) if a.eyes else Encoder(a)
         body = a.features + a.state_size
         self.predictor = ResidualMLP(body + a.action_size, body, a.predictor_width, a.predictor_depth)
         self.readout = ResidualMLP(a.features, a.state_size, READOUT_WIDTH, READOUT_DEPTH)
@@ -232,7 +262,10 @@ class Networks(nn.Module):
 
 def architecture_to_dict(architecture: Architecture) -> dict[str, Any]:
     """For a checkpoint's card."""
-    return {**asdict(architecture), "cameras": list(architecture.cameras)}
+    values = {**asdict(architecture), "cameras": list(architecture.cameras)}
+    if not architecture.eyes:
+        del values["eyes"]  # as it was before there were others
+    return values
 
 
 def architecture_from_dict(values: dict[str, object]) -> Architecture:
