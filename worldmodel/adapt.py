@@ -1,7 +1,7 @@
 """`premotor adapt`: from recorded episodes to a brain that plans.
 
 Encoder, action-conditioned predictor and heads learn in one loop from windows of a LeRobotDataset. The encoder starts
-from scratch or from a pretrained one (`encoder=DIR`).
+from scratch or from a pretrained one (`encoder=DIR`), or looks with frozen eyes (`encoder=vjepa2:DIR_OR_HUB_ID`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from worldmodel import checkpoint, cost, logs, measures, processes
+from worldmodel import checkpoint, cost, findings, logs, measures, processes, vjepa2_eyes
 from worldmodel.corpus import fit_to_data
 from worldmodel.data import GROUP, Episodes, Windows
 from worldmodel.interface import TABLETOP, ActionSpace
@@ -30,6 +30,7 @@ from worldmodel.networks import (
 from worldmodel.reading import learn_to_read
 from worldmodel.refine import refine
 from worldmodel.trainer import Schedule, Trainer
+from worldmodel.vjepa2_eyes import FrozenEyes
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -42,7 +43,8 @@ LAST_ROWS = 3
 class AdaptSettings:
     """What decides a run, apart from its schedule.
 
-    A batch is that of one process; `prefetch` unsaid is where the device is not the CPU.
+    A batch is that of one process; `prefetch` unsaid is where the device is not the CPU. `store_findings` is about frozen
+    eyes: unsaid, what they find is kept beside the data unless colours are shaken.
     """
 
     data: tuple[str, ...]
@@ -63,6 +65,7 @@ class AdaptSettings:
     reader: str | None = None
     compile: bool = False
     checkpointing: bool = False
+    store_findings: bool | None = None
     prefetch: bool | None = None
     log: str | None = None
     stride: int = 1
@@ -76,6 +79,8 @@ class AdaptSettings:
         for name in ("refine_minutes", "reading_minutes"):
             if not (getattr(self, name) >= 0 and math.isfinite(getattr(self, name))):
                 raise ValueError(f"{name} is {getattr(self, name)}; it is a time, 0 or more")
+        if self.store_findings and (self.colour_jitter > 0 or self.hue_jitter > 0):
+            raise ValueError("store_findings=true keeps what is found in the pictures as they are; say colour_jitter=0")
 
 
 def settle(networks: Networks, episodes: Episodes, training: Tensor, steps: int, device: torch.device) -> None:
@@ -88,7 +93,8 @@ def settle(networks: Networks, episodes: Episodes, training: Tensor, steps: int,
     with torch.no_grad():
         for _ in range(10):
             windows = episodes.draw(training, 64, steps, 5, generator)
-            networks.encoder(windows.pictures.flatten(0, 1).to(device))
+            found = None if windows.found is None else windows.found.flatten(0, 1).to(device)
+            networks.encoder(windows.pictures.flatten(0, 1).to(device), found)
     norm.momentum = kept
 
 
@@ -118,6 +124,9 @@ def adapt(
             f"the data has actions of {action_space.size} numbers, the model takes {architecture.action_size}; set "
             "architecture.action_size="
         )
+    eyes = _frozen_eyes(settings, architecture)
+    if eyes is not None:
+        architecture = replace(architecture, eyes=eyes.name)
     with team.in_turn():  # the first decodes the videos, the others find them decoded
         episodes = Episodes(
             settings.data, architecture.cameras, action_space,
@@ -136,13 +145,20 @@ def adapt(
     training, held_out = episodes.split(settings.held_out, settings.seed)
     measures.check_long_enough(episodes, training, held_out)
     torch.manual_seed(settings.seed)
-    networks = Networks(architecture).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if settings.encoder is not None:
+    networks = Networks(architecture, eyes).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if settings.encoder is not None and not vjepa2_eyes.are_meant(settings.encoder):
         _start_from(networks, settings.encoder)
     if settings.start is None:
         _fit_statistics(networks, episodes, training)
     else:
         _go_on_from(networks, settings.start)
+
+    stores = eyes is not None and _stores(settings)
+    if eyes is not None:
+        _say_how_they_look(eyes, architecture, stores)
+        if stores:
+            with team.in_turn():  # the first looks, the others find what it found
+                findings.remember(episodes, eyes, device, bf16=bf16)
 
     done = {"refined_minutes": 0.0, "reading_minutes": 0.0}  # of what is exported
 
@@ -207,6 +223,7 @@ def adapt(
             "compile": compiled,
             "data": episodes.fingerprints,
             "architecture": architecture_to_dict(architecture),
+            **({} if eyes is None else {"store_findings": stores}),
             **({} if action_space == TABLETOP else {"action_space": action_space.to_dict()}),
         },
     )
@@ -254,6 +271,50 @@ def adapt(
     return history
 
 
+def _frozen_eyes(settings: AdaptSettings, architecture: Architecture) -> FrozenEyes | None:
+    """The frozen eyes that encoder=, start= or the sizes name, if any do; they must all name the same."""
+    named: list[tuple[str, str, Path | None]] = []  # who names them, what, and where they may also lie
+    if vjepa2_eyes.are_meant(settings.encoder):
+        named.append(("encoder", str(settings.encoder), None))
+    elif architecture.eyes:
+        named.append(("architecture.eyes", architecture.eyes, None))
+    for key in ("encoder", "start"):
+        said = getattr(settings, key)
+        if said is not None and not vjepa2_eyes.are_meant(said):
+            folder = checkpoint.locate(said)
+            sizes = architecture_from_dict(dict(checkpoint.read_card(folder)["architecture"]))
+            named.append((f"{key}={said}", sizes.eyes, folder / checkpoint.EYES))
+    if not any(eyes for _, eyes, _ in named):
+        return None
+    who, first, beside = named[0]
+    chosen = vjepa2_eyes.open_eyes(first, beside) if first else None
+    for other, eyes, _ in named[1:]:
+        if chosen is None or vjepa2_eyes.digest_in(eyes) != vjepa2_eyes.digest_in(chosen.name):
+            raise ValueError(
+                f"{who} looks with {first or 'convolutions of its own'}, {other} with "
+                f"{eyes or 'convolutions of its own'}; a brain has one kind of eyes: leave one of the two out"
+            )
+    return chosen
+
+
+def _stores(settings: AdaptSettings) -> bool:
+    """Whether what frozen eyes find is kept: not while colours change from batch to batch."""
+    if settings.store_findings is not None:
+        return settings.store_findings
+    return settings.colour_jitter <= 0 and settings.hue_jitter <= 0
+
+
+def _say_how_they_look(eyes: FrozenEyes, architecture: Architecture, stores: bool) -> None:
+    size = architecture.image_size
+    if size < eyes.size.crop:
+        processes.say(
+            f"The frozen eyes look at {eyes.size.crop} px, the data's pictures come at {size} px; "
+            f"architecture.image_size={eyes.size.crop} shows them more, where more was recorded."
+        )
+    if not stores:
+        processes.say("The frozen eyes look in every step; without colour_jitter and hue_jitter they would look once.")
+
+
 def _start_from(networks: Networks, encoder: str) -> None:
     """Take over a pretrained encoder; one of other sizes is refused."""
     pretrained, _ = checkpoint.load_networks(checkpoint.locate(encoder))
@@ -274,11 +335,17 @@ def _with_its_reader(architecture: Architecture, start: str) -> Architecture:
     return replace(architecture, reader=architecture_from_dict(dict(card["architecture"])).reader)
 
 
-def _reads_first(reader: str | None, networks: Networks) -> Networks:
-    """Whose encoder and readout a new reader begins as: a checkpoint's, or these networks' own."""
+def _reads_first(reader: str | None, networks: Networks) -> Networks | None:
+    """Whose encoder and readout a new reader begins as: a checkpoint's, or these networks' own if they have their own
+    eyes."""
     if reader is None:
-        return networks
+        return None if networks.architecture.eyes else networks
     other, _ = checkpoint.load_networks(checkpoint.locate(reader))
+    if other.architecture.eyes:
+        raise ValueError(
+            f"the reader's beginning {reader} looks with frozen eyes, a reader has convolutions of its own; leave reader= "
+            "away, or choose another"
+        )
     for size in ("cameras", "image_size", "state_size", "keypoints"):
         own, theirs = getattr(networks.architecture, size), getattr(other.architecture, size)
         if own != theirs:
@@ -296,7 +363,7 @@ def _go_on_from(networks: Networks, start: str) -> None:
     before, _ = checkpoint.load_networks(checkpoint.locate(start))
     mine, theirs = (architecture_to_dict(each.architecture) for each in (networks, before))
     for size, value in theirs.items():
-        if mine[size] != value:
+        if size != "eyes" and mine[size] != value:  # the same eyes may lie elsewhere
             raise ValueError(
                 f"{start} has {size}={value}, here it is {mine[size]}; set architecture.{size} alike or start afresh"
             )
@@ -423,6 +490,7 @@ def main(cfg: DictConfig) -> int:
         cfg, encoder=None if cfg.encoder is None else str(cfg.encoder), refine_minutes=float(cfg.refine_minutes),
         reading_minutes=float(cfg.reading_minutes), reader=None if cfg.reader is None else str(cfg.reader),
         start=None if cfg.start is None else str(cfg.start), stride=int(cfg.stride),
+        store_findings=None if cfg.store_findings is None else bool(cfg.store_findings),
     )  # fmt: skip
     architecture, action_space = fit_to_data(
         sizes, settings.data, action_space=str(cfg.action_space), stride=settings.stride, start=settings.start

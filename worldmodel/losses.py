@@ -121,7 +121,10 @@ def adaptation_losses(
     steps = frames - 1
     width = networks.architecture.features
     pictures = torch.cat([windows.pictures.flatten(0, 1), windows.goal_pictures, windows.twin_pictures])
-    encoded = networks.encoder(pictures).float()
+    found = None
+    if windows.found is not None and windows.goal_found is not None and windows.twin_found is not None:
+        found = torch.cat([windows.found.flatten(0, 1), windows.goal_found, windows.twin_found])
+    encoded = networks.encoder(pictures, found).float()
     seen, goal, twin = encoded.split([count * frames, count, count])
     z = seen.view(count, frames, width)
     p = networks.normalise_state(windows.states)

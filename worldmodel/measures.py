@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from worldmodel.data import DatasetError, Episodes
+from worldmodel.findings import encoded
 from worldmodel.networks import Networks
 
 PROBE_EPISODES = 150
@@ -19,7 +20,7 @@ def _encode(networks: Networks, episodes: Episodes, chosen: Tensor, device: torc
     """Features (E, T, D) of equally long episodes (cut to the shortest)."""
     length = int(episodes.lengths[chosen].min())
     index = episodes.starts[chosen][:, None] + torch.arange(length)
-    return torch.stack([networks.encoder(episodes.frames(row).to(device)).float().cpu() for row in index])
+    return torch.stack([encoded(networks.encoder, episodes, row, device).float().cpu() for row in index])
 
 
 def ridge_error(train_x: Tensor, train_y: Tensor, test_x: Tensor, test_y: Tensor, strength: float = 1e-2) -> Tensor:
