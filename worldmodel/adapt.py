@@ -159,6 +159,8 @@ def adapt(
         if stores:
             with team.in_turn():  # the first looks, the others find what it found
                 findings.remember(episodes, eyes, device, bf16=bf16)
+        if settings.start is None and (settings.encoder is None or vjepa2_eyes.are_meant(settings.encoder)):
+            findings.get_used_to(networks.encoder, episodes, training, device, bf16=bf16)
 
     done = {"refined_minutes": 0.0, "reading_minutes": 0.0}  # of what is exported
 

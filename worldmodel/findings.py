@@ -17,12 +17,14 @@ from torch import Tensor
 
 from worldmodel.data import DatasetError, Episodes
 from worldmodel.decoding import CACHE, cache_folder
-from worldmodel.networks import Encoder
+from worldmodel.networks import BorrowedEncoder, Encoder
 from worldmodel.vjepa2_eyes import FrozenEyes
 
 # Frames between two looks at the clock, and seconds between two saves.
 CHUNK = 128
 SAVE_S = 20.0
+# Frames that tell what is usual.
+SAMPLE = 512
 
 
 def remember(episodes: Episodes, eyes: FrozenEyes, device: torch.device, *, bf16: bool) -> None:
@@ -40,6 +42,19 @@ def encoded(encoder: Encoder, episodes: Episodes, index: Tensor, device: torch.d
     """Features (N, D) of frames (N,), from what was found in them where that is kept."""
     found = episodes.findings(index)
     return encoder(episodes.frames(index).to(device), None if found is None else found.to(device))
+
+
+def get_used_to(encoder: Encoder, episodes: Episodes, training: Tensor, device: torch.device, *, bf16: bool) -> None:
+    """Let an encoder with frozen eyes measure what they usually find in the training episodes."""
+    if not isinstance(encoder, BorrowedEncoder):
+        return
+    frames = episodes.frames_of(training)
+    some = frames[torch.randint(len(frames), (SAMPLE,), generator=torch.Generator().manual_seed(1))]
+    found = episodes.findings(some)
+    if found is None:
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            found = torch.cat([encoder.look(episodes.frames(part).to(device)) for part in some.split(CHUNK)])
+    encoder.get_used_to(found.to(device))
 
 
 def _stored(

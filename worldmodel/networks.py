@@ -118,16 +118,31 @@ class Encoder(Eyes):
 
 
 class BorrowedEncoder(Encoder):
-    """Pictures (N, C, H, W, 3) uint8 -> features (N, D) by frozen eyes: only how it joins what they find is its own."""
+    """Pictures (N, C, H, W, 3) uint8 -> features (N, D) by frozen eyes: only how it joins what they find is its own.
+
+    Most of what they find is the same in all pictures of a scene. That mean is taken away first: in bfloat16 the little
+    that changes would be rounded with it.
+    """
 
     def __init__(self, architecture: Architecture, eyes: FrozenEyes) -> None:
         nn.Module.__init__(self)  # without convolutions
         self.eyes = eyes
         self.found = len(architecture.cameras) * eyes.size.found
         self._join(architecture)
+        self.register_buffer("usual", torch.zeros(self.found))
+        self.register_buffer("change", torch.ones(1))
 
     def look(self, pictures: Tensor) -> Tensor:
         return self.eyes.look(pictures)
+
+    def forward(self, pictures: Tensor, found: Tensor | None = None) -> Tensor:
+        found = self.look(pictures) if found is None else found
+        return super().forward(pictures, (found.float() - self.get_buffer("usual")) / self.get_buffer("change"))
+
+    def get_used_to(self, found: Tensor) -> None:
+        """Measure what is usual, and how much changes, in findings (N, F)."""
+        self.get_buffer("usual").copy_(found.float().mean(0))
+        self.get_buffer("change").copy_(found.float().std(0).square().mean().sqrt().clamp(min=1e-3))
 
 
 class Reader(Eyes):
