@@ -83,7 +83,7 @@ def _stored(
     for first in track(starts, description=f"look at {root.name}", transient=True):
         rows = slice(first, min(first + CHUNK, shape[0]))
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            block = eyes.look(torch.from_numpy(pictures[rows]).to(device)).to(torch.float16).cpu().numpy()
+            block = eyes.look(torch.from_numpy(np.array(pictures[rows])).to(device)).to(torch.float16).cpu().numpy()
         if not np.isfinite(block).all():
             frame = first + int(np.argwhere(~np.isfinite(block))[0, 0])
             raise DatasetError(f"the eyes find NaN or infinity in frame {frame} of {root}; are their weights sound?")

@@ -123,7 +123,8 @@ def adaptation_losses(
     pictures = torch.cat([windows.pictures.flatten(0, 1), windows.goal_pictures, windows.twin_pictures])
     found = None
     if windows.found is not None and windows.goal_found is not None and windows.twin_found is not None:
-        found = torch.cat([windows.found.flatten(0, 1), windows.goal_found, windows.twin_found])
+        parts = (windows.found.flatten(0, 1), windows.goal_found, windows.twin_found)
+        found = torch.cat([part.float() for part in parts])  # autocast joins no float16 where it computes in bfloat16
     encoded = networks.encoder(pictures, found).float()
     seen, goal, twin = encoded.split([count * frames, count, count])
     z = seen.view(count, frames, width)
