@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from worldmodel import checkpoint, cost, findings, logs, measures, processes, vjepa2_eyes
+from worldmodel import beginnings, checkpoint, cost, findings, logs, measures, processes, vjepa2_eyes
 from worldmodel.corpus import fit_to_data
 from worldmodel.data import GROUP, Episodes, Windows
 from worldmodel.interface import TABLETOP, ActionSpace
@@ -23,7 +23,6 @@ from worldmodel.losses import LossWeights, adaptation_losses, shake_colours
 from worldmodel.networks import (
     Architecture,
     Networks,
-    architecture_from_dict,
     architecture_to_dict,
     count_parameters,
 )
@@ -71,6 +70,8 @@ class AdaptSettings:
     stride: int = 1
     rate_hz: float | None = None
     episode_frames: int = 64
+    episodes: int | None = None
+    encoder_rate: float = 1.0
 
     def __post_init__(self) -> None:
         for name, least in (("windows_per_batch", 2), ("window_steps", 1), ("goal_reach", 1)):
@@ -81,6 +82,11 @@ class AdaptSettings:
                 raise ValueError(f"{name} is {getattr(self, name)}; it is a time, 0 or more")
         if self.store_findings and (self.colour_jitter > 0 or self.hue_jitter > 0):
             raise ValueError("store_findings=true keeps what is found in the pictures as they are; say colour_jitter=0")
+        if not 0 < self.encoder_rate <= 1:
+            raise ValueError(
+                f"encoder_rate is {self.encoder_rate}; it is a share of the learning rate, above 0 and at most 1 (an "
+                "encoder that stays as it is: steps=0 refine_minutes=)"
+            )
 
 
 def settle(networks: Networks, episodes: Episodes, training: Tensor, steps: int, device: torch.device) -> None:
@@ -124,7 +130,7 @@ def adapt(
             f"the data has actions of {action_space.size} numbers, the model takes {architecture.action_size}; set "
             "architecture.action_size="
         )
-    eyes = _frozen_eyes(settings, architecture)
+    eyes = beginnings.frozen_eyes(settings, architecture)
     if eyes is not None:
         architecture = replace(architecture, eyes=eyes.name)
     with team.in_turn():  # the first decodes the videos, the others find them decoded
@@ -132,6 +138,7 @@ def adapt(
             settings.data, architecture.cameras, action_space,
             video_only=settings.video_only, state_size=architecture.state_size, image_size=architecture.image_size,
             stride=settings.stride, rate_hz=settings.rate_hz, episode_frames=settings.episode_frames,
+            first=settings.episodes,
         )  # fmt: skip
     for remark in episodes.remarks:
         processes.say(remark[0].upper() + remark[1:] + ".")
@@ -141,17 +148,17 @@ def adapt(
             f"{architecture.state_size}; set architecture.state_size="
         )
     if settings.start is not None:
-        architecture = _with_its_reader(architecture, settings.start)
+        architecture = beginnings.with_its_reader(architecture, settings.start)
     training, held_out = episodes.split(settings.held_out, settings.seed)
     measures.check_long_enough(episodes, training, held_out)
     torch.manual_seed(settings.seed)
     networks = Networks(architecture, eyes).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if settings.encoder is not None and not vjepa2_eyes.are_meant(settings.encoder):
-        _start_from(networks, settings.encoder)
+        beginnings.start_from(networks, settings.encoder)
     if settings.start is None:
         _fit_statistics(networks, episodes, training)
     else:
-        _go_on_from(networks, settings.start)
+        beginnings.go_on_from(networks, settings.start)
 
     stores = eyes is not None and _stores(settings)
     if eyes is not None:
@@ -211,6 +218,7 @@ def adapt(
         bf16=bf16,
         team=team,
         prefetch=prefetch,
+        slower={"encoder.": settings.encoder_rate},
         log=lambda step: logs.start(settings.log, out, step, asdict(settings) | asdict(schedule)),
         recipe={
             "windows_per_batch": settings.windows_per_batch,
@@ -219,6 +227,7 @@ def adapt(
             "held_out": settings.held_out,
             "colour_jitter": settings.colour_jitter,
             **({"hue_jitter": settings.hue_jitter} if settings.hue_jitter else {}),
+            **({"encoder_rate": settings.encoder_rate} if settings.encoder_rate != 1 else {}),
             "video_only": settings.video_only,
             "start": settings.start,
             "encoder": settings.encoder,
@@ -250,7 +259,7 @@ def adapt(
         )  # fmt: skip
 
     def reading() -> None:
-        begin = _reads_first(settings.reader, finished)
+        begin = beginnings.reads_first(settings.reader, finished)
         learn_to_read(
             finished, begin, episodes, training,
             minutes=settings.reading_minutes, seed=settings.seed, device=device, bf16=bf16,
@@ -273,32 +282,6 @@ def adapt(
     return history
 
 
-def _frozen_eyes(settings: AdaptSettings, architecture: Architecture) -> FrozenEyes | None:
-    """The frozen eyes that encoder=, start= or the sizes name, if any do; they must all name the same."""
-    named: list[tuple[str, str, Path | None]] = []  # who names them, what, and where they may also lie
-    if vjepa2_eyes.are_meant(settings.encoder):
-        named.append(("encoder", str(settings.encoder), None))
-    elif architecture.eyes:
-        named.append(("architecture.eyes", architecture.eyes, None))
-    for key in ("encoder", "start"):
-        said = getattr(settings, key)
-        if said is not None and not vjepa2_eyes.are_meant(said):
-            folder = checkpoint.locate(said)
-            sizes = architecture_from_dict(dict(checkpoint.read_card(folder)["architecture"]))
-            named.append((f"{key}={said}", sizes.eyes, folder / checkpoint.EYES))
-    if not any(eyes for _, eyes, _ in named):
-        return None
-    who, first, beside = named[0]
-    chosen = vjepa2_eyes.open_eyes(first, beside) if first else None
-    for other, eyes, _ in named[1:]:
-        if chosen is None or vjepa2_eyes.digest_in(eyes) != vjepa2_eyes.digest_in(chosen.name):
-            raise ValueError(
-                f"{who} looks with {first or 'convolutions of its own'}, {other} with "
-                f"{eyes or 'convolutions of its own'}; a brain has one kind of eyes: leave one of the two out"
-            )
-    return chosen
-
-
 def _stores(settings: AdaptSettings) -> bool:
     """Whether what frozen eyes find is kept: not while colours change from batch to batch."""
     if settings.store_findings is not None:
@@ -315,61 +298,6 @@ def _say_how_they_look(eyes: FrozenEyes, architecture: Architecture, stores: boo
         )
     if not stores:
         processes.say("The frozen eyes look in every step; without colour_jitter and hue_jitter they would look once.")
-
-
-def _start_from(networks: Networks, encoder: str) -> None:
-    """Take over a pretrained encoder; one of other sizes is refused."""
-    pretrained, _ = checkpoint.load_networks(checkpoint.locate(encoder))
-    for size in ("cameras", "image_size", "features", "keypoints"):
-        own, other = getattr(networks.architecture, size), getattr(pretrained.architecture, size)
-        # An encoder does not know its cameras' names, only how many they are.
-        if own != other and not (size == "cameras" and len(own) == len(other)):
-            raise ValueError(
-                f"the encoder {encoder} was trained with {size}={other}, here it is {own}; "
-                f"set architecture.{size} alike or pretrain again"
-            )
-    networks.encoder.load_state_dict(pretrained.encoder.state_dict())
-
-
-def _with_its_reader(architecture: Architecture, start: str) -> Architecture:
-    """The same sizes, with a reader if the checkpoint one goes on from has one: it is taken over as it is."""
-    card = checkpoint.read_card(checkpoint.locate(start))
-    return replace(architecture, reader=architecture_from_dict(dict(card["architecture"])).reader)
-
-
-def _reads_first(reader: str | None, networks: Networks) -> Networks | None:
-    """Whose encoder and readout a new reader begins as: a checkpoint's, or these networks' own if they have their own
-    eyes."""
-    if reader is None:
-        return None if networks.architecture.eyes else networks
-    other, _ = checkpoint.load_networks(checkpoint.locate(reader))
-    if other.architecture.eyes:
-        raise ValueError(
-            f"the reader's beginning {reader} looks with frozen eyes, a reader has convolutions of its own; leave reader= "
-            "away, or choose another"
-        )
-    for size in ("cameras", "image_size", "state_size", "keypoints"):
-        own, theirs = getattr(networks.architecture, size), getattr(other.architecture, size)
-        if own != theirs:
-            raise ValueError(f"the reader's beginning {reader} has {size}={theirs}, here it is {own}; choose another")
-    for name in ("state_mean", "state_std"):
-        if not torch.allclose(other.get_buffer(name), networks.get_buffer(name).cpu()):
-            raise ValueError(
-                f"the reader's beginning {reader} counts the state in other units ({name}); choose another"
-            )
-    return other.eval().to(networks.get_buffer("state_mean").device)
-
-
-def _go_on_from(networks: Networks, start: str) -> None:
-    """Take over all weights of a checkpoint, and what it knows of its state's spread."""
-    before, _ = checkpoint.load_networks(checkpoint.locate(start))
-    mine, theirs = (architecture_to_dict(each.architecture) for each in (networks, before))
-    for size, value in theirs.items():
-        if size != "eyes" and mine[size] != value:  # the same eyes may lie elsewhere
-            raise ValueError(
-                f"{start} has {size}={value}, here it is {mine[size]}; set architecture.{size} alike or start afresh"
-            )
-    networks.load_state_dict(before.state_dict())
 
 
 def blind(windows: Windows) -> Windows:
@@ -392,7 +320,9 @@ def _shaken(windows: Windows, generator: torch.Generator, light: float, hue: flo
         return windows
     pictures, goals, twins = windows.pictures, windows.goal_pictures, windows.twin_pictures
     together = torch.cat([pictures, goals[:, None], twins[:, None]], 1)
-    shaken = torch.cat([shake_colours(scene[None], generator, light, hue)[0] for scene in together.split(GROUP)])
+    scenes, rest = together.split([len(together) // GROUP * GROUP, len(together) % GROUP])
+    alike = shake_colours(scenes.unflatten(0, (-1, GROUP)), generator, light, hue).flatten(0, 1)
+    shaken = torch.cat([alike, shake_colours(rest[None], generator, light, hue)[0]]) if len(rest) else alike
     return replace(windows, pictures=shaken[:, :-2], goal_pictures=shaken[:, -2], twin_pictures=shaken[:, -1])
 
 
@@ -493,6 +423,7 @@ def main(cfg: DictConfig) -> int:
         reading_minutes=float(cfg.reading_minutes), reader=None if cfg.reader is None else str(cfg.reader),
         start=None if cfg.start is None else str(cfg.start), stride=int(cfg.stride),
         store_findings=None if cfg.store_findings is None else bool(cfg.store_findings),
+        encoder_rate=float(cfg.encoder_rate), episodes=None if cfg.episodes is None else int(cfg.episodes),
     )  # fmt: skip
     architecture, action_space = fit_to_data(
         sizes, settings.data, action_space=str(cfg.action_space), stride=settings.stride, start=settings.start

@@ -153,6 +153,11 @@ def load_networks(folder: Path, *, for_training: bool = True) -> tuple[Networks,
     return networks, card
 
 
+def watched_only(card: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint is an encoder from video (`premotor pretrain`), that cannot plan."""
+    return bool(card.get("training", {}).get("settings", {}).get("video_only"))
+
+
 def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
     try:
         return load_file(path)
@@ -208,6 +213,10 @@ def load(
             return vjepa2_model.load_folder(folder, card, resolve_device(device), precision, space)
         except ValueError as error:
             raise CheckpointError(str(error)) from None
+    if watched_only(card):
+        raise CheckpointError(
+            f"{folder} learned from video alone and knows no actions; adapt it first: premotor adapt encoder={name} data=..."
+        )
     networks, card = load_networks(folder, for_training=False)
     name = str(card.get("name", folder.name))
     return NativeModel(networks, space, name=name, device=resolve_device(device), precision=precision)

@@ -131,6 +131,7 @@ class Episodes:
         stride: int = 1,
         rate_hz: float | None = None,
         episode_frames: int = 64,
+        first: int | None = None,
     ) -> None:
         """Read, check and decode.
 
@@ -144,6 +145,7 @@ class Episodes:
             stride: every so manieth frame is taken, the skipped ones' actions joined to its.
             rate_hz: for video alone, pictures a second; None keeps a dataset's own rate.
             episode_frames: most pictures of an episode cut from a video file.
+            first: only so many episodes of each are taken.
         """
         if not roots:
             raise DatasetError("no dataset was given; say data=DIR (premotor collect makes one)")
@@ -155,6 +157,8 @@ class Episodes:
             blind_state_size=state_size if video_only else None, image_size=image_size, stride=stride,
             rate_hz=rate_hz, episode_frames=episode_frames,
         )  # fmt: skip
+        if first is not None:
+            parts = [_first_of(part, first, root) for part, root in zip(parts, roots, strict=True)]
         for name in ("pictures", "states"):
             sizes = {part[name].shape[1:] for part in parts}
             if len(sizes) > 1:
@@ -356,6 +360,21 @@ def _motions(recipe: dict[str, Any] | None, episodes: int) -> np.ndarray:
     """(episodes,) the motion of each, as the collection says; each its own where it says nothing."""
     together = (recipe or {}).get("episodes_per_motion")
     return np.arange(episodes, dtype=np.int64) // (together if isinstance(together, int) and together > 1 else 1)
+
+
+def _first_of(part: dict[str, Any], episodes: int, root: Path | str) -> dict[str, Any]:
+    """A dataset's first episodes, under a fingerprint of their own."""
+    has = len(part["lengths"])
+    if not 1 <= episodes <= has:
+        raise DatasetError(f"episodes is {episodes}; {root} has {has}")
+    frames = int(part["lengths"][:episodes].sum())
+    by_frame = {name: part[name] for name in ("pictures", "states", "actions", "probed", "truth")}
+    return {
+        **part,
+        **{name: None if rows is None else rows[:frames] for name, rows in by_frame.items()},
+        **{name: part[name][:episodes] for name in ("lengths", "scenes") if name in part},
+        "fingerprint": part["fingerprint"] if episodes == has else f"{part['fingerprint']}-first{episodes}",
+    }
 
 
 def _all_or_none(parts: Sequence[dict[str, Any]], rows: Sequence[np.ndarray | slice], name: str) -> Tensor | None:

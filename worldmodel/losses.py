@@ -95,10 +95,16 @@ def shake_colours(pictures: Tensor, generator: torch.Generator, light: float, hu
         return pictures
     count = len(pictures)
     gain = 1 + light * (2 * torch.rand(count, 1, 1, generator=generator) - 1)
-    offset = 255 * light * (torch.rand(count, 1, 1, generator=generator) - 0.5)
-    turn = _about_grey(hue * math.pi * (2 * torch.rand(count, generator=generator) - 1)) if hue > 0 else torch.eye(3)
-    shaken = pictures.flatten(1, -2).float() @ (gain * turn) + offset
-    return shaken.clamp(0, 255).to(torch.uint8).view_as(pictures)
+    offset = 255 * light * (torch.rand(count, 1, generator=generator) - 0.5)
+    turn = _about_grey(hue * math.pi * (2 * torch.rand(count, generator=generator) - 1))
+    # Many pixels in one row of the product: a matrix of three columns multiplies slowly.
+    pixels = pictures[0].numel() // 3
+    together = math.gcd(pixels, 16)
+    shaken = [
+        torch.addmm(at.expand(3 * together), row.reshape(-1, 3 * together).float(), torch.block_diag(*[by] * together))
+        for row, by, at in zip(pictures, gain * turn, offset, strict=True)
+    ]
+    return torch.stack(shaken).clamp_(0, 255).to(torch.uint8).view_as(pictures)
 
 
 def _about_grey(angle: Tensor) -> Tensor:

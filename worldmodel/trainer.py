@@ -100,6 +100,7 @@ class Trainer:
         seed: decides what is drawn; with several processes each draws its own.
         team: the processes that learn together, and this one's device.
         prefetch: draw the next batch while this one is learnt from; the losses then draw from a generator of their own.
+        slower: beginning of parameters' names -> their share of the learning rate.
         recipe: what else decides the run (data, sizes, weights); a run goes on only under the same.
         log: (step) -> where evaluations are also taken down.
     """
@@ -120,6 +121,7 @@ class Trainer:
         bf16: bool,
         team: Team,
         prefetch: bool = False,
+        slower: Mapping[str, float] | None = None,
         recipe: Mapping[str, Any] | None = None,
         log: Callable[[int], Log] = lambda step: Log(),
     ) -> None:
@@ -137,9 +139,8 @@ class Trainer:
         self.noise = torch.Generator().manual_seed(seed + NOISE_SEED) if prefetch else generator
         self.loader = Loader(draw, generator, ahead=prefetch, device=self.device)
         self.start_log = log
-        self.optimizer = torch.optim.AdamW(
-            module.parameters(), schedule.learning_rate, weight_decay=schedule.weight_decay
-        )
+        groups = _groups(module, {name: share for name, share in (slower or {}).items() if share != 1})
+        self.optimizer = torch.optim.AdamW(groups, schedule.learning_rate, weight_decay=schedule.weight_decay)
         self.averages = {name: value.detach().clone() for name, value in module.state_dict().items()}
         self.history: list[dict[str, float]] = []
         self.step, self.seconds, self.waited = 0, 0.0, 0.0
@@ -195,7 +196,7 @@ class Trainer:
         self.module.train()
         rate = self.schedule.rate(self.progress(), self.step)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["share"]
         batch = self.loader.take()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             terms = self.learner(batch, self.noise)
@@ -300,6 +301,8 @@ class Trainer:
             )
         self.module.load_state_dict(state["module"])
         self.averages = state["averages"]
+        for group in state["optimizer"]["param_groups"]:
+            group.setdefault("share", 1.0)  # saves of runs that knew one rate
         self.optimizer.load_state_dict(state["optimizer"])
         windows, noise = (part.clone() for part in _generators(state)[self.team.rank].cpu())  # a view is misread
         self.loader.go_on_from(windows)
@@ -309,6 +312,15 @@ class Trainer:
         self.step, self.seconds, self.waited = (position.get(name, 0.0) for name in ("step", "seconds", "waited"))
         self._smooth, self.history = state["smooth"], state["history"]
         return True
+
+
+def _groups(module: nn.Module, slower: Mapping[str, float]) -> list[dict[str, Any]]:
+    """The parameters in groups of one `share` of the learning rate each."""
+    groups: dict[float, list[nn.Parameter]] = {1.0: []}
+    for name, parameter in module.named_parameters():
+        share = next((share for beginning, share in slower.items() if name.startswith(beginning)), 1.0)
+        groups.setdefault(share, []).append(parameter)
+    return [{"params": parameters, "share": share} for share, parameters in groups.items() if parameters]
 
 
 def _generators(state: Mapping[str, Any]) -> Tensor:

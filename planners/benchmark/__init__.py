@@ -24,6 +24,8 @@ _DEFAULTS = {"model": "tabletop", "planner": "cem"}
 _CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 # The suite without a planner: is the model itself to be trusted?
 MODEL_SUITE = "model"
+# The suite that trains: what is an encoder from video worth?
+PRETRAINING_SUITE = "pretraining"
 
 
 def main(cfg: DictConfig) -> int:
@@ -38,6 +40,8 @@ def main(cfg: DictConfig) -> int:
     about = {"command": _command(), "versions": _versions()}
     if str(cfg.suite) == MODEL_SUITE:
         return _judge_models(cfg, folder, about)
+    if str(cfg.suite) == PRETRAINING_SUITE:
+        return _judge_pretraining(cfg, folder, about)
     console = Console()
     cells = cells_of(cfg)
     first, episodes = int(cfg.seed), int(cfg.episodes)
@@ -94,7 +98,9 @@ def cells_of(cfg: DictConfig) -> list[Cell]:
 
     words: Any = OmegaConf.to_container(cfg, resolve=True)
     if words["suite"] not in SUITES and ":" not in str(words["suite"]):
-        raise ValueError(f"no suite is called {words['suite']!r}{nearest(str(words['suite']), [*SUITES, MODEL_SUITE])}")
+        raise ValueError(
+            f"no suite is called {words['suite']!r}{nearest(str(words['suite']), [*SUITES, MODEL_SUITE, PRETRAINING_SUITE])}"
+        )
     tasks = words["task"] if isinstance(words["task"], list) else [words["task"]]
     models = _choices("model", words.get("models"), words["model"])
     planners = _choices("planner", words.get("planners"), words["planner"])
@@ -119,6 +125,19 @@ def _judge_models(cfg: DictConfig, folder: Path, about: dict[str, Any]) -> int:
 
     words: Any = OmegaConf.to_container(cfg, resolve=True)
     return trust.run(words, _choices("model", words.get("models"), words["model"]), folder, about)
+
+
+def _judge_pretraining(cfg: DictConfig, folder: Path, about: dict[str, Any]) -> int:
+    """`suite=pretraining`: brains adapted with and without an encoder from video, on the world of one cell."""
+    from omegaconf import OmegaConf
+
+    from planners.benchmark import pretraining
+
+    words: Any = OmegaConf.to_container(cfg, resolve=True)
+    cells = cells_of(OmegaConf.create({**words, "suite": "tabletop"}))
+    if len(cells) != 1:
+        raise ValueError("suite=pretraining compares encoders on one task with one planner; give one of each")
+    return pretraining.run(words, cells[0], folder, about)
 
 
 def _choices(group: str, names: Any, one: dict[str, Any]) -> list[dict[str, Any]]:
