@@ -130,6 +130,7 @@ def adapt(
             f"the data has actions of {action_space.size} numbers, the model takes {architecture.action_size}; set "
             "architecture.action_size="
         )
+    architecture = replace(architecture, guesses=settings.video_only)
     eyes = beginnings.frozen_eyes(settings, architecture)
     if eyes is not None:
         architecture = replace(architecture, eyes=eyes.name)
@@ -154,7 +155,7 @@ def adapt(
     torch.manual_seed(settings.seed)
     networks = Networks(architecture, eyes).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if settings.encoder is not None and not vjepa2_eyes.are_meant(settings.encoder):
-        beginnings.start_from(networks, settings.encoder)
+        beginnings.start_from(networks, settings.encoder, episodes, training, device)
     if settings.start is None:
         _fit_statistics(networks, episodes, training)
     else:

@@ -7,13 +7,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor, nn
 
-from worldmodel import checkpoint, vjepa2_eyes
+from worldmodel import checkpoint, processes, vjepa2_eyes
+from worldmodel.data import Episodes
 from worldmodel.networks import Architecture, Networks, architecture_from_dict, architecture_to_dict
 from worldmodel.vjepa2_eyes import FrozenEyes
 
 if TYPE_CHECKING:
     from worldmodel.adapt import AdaptSettings
+
+# Transitions by which it is found out what a guessed motion means.
+TRANSLATED = 4096
 
 
 def frozen_eyes(settings: AdaptSettings, architecture: Architecture) -> FrozenEyes | None:
@@ -42,8 +47,12 @@ def frozen_eyes(settings: AdaptSettings, architecture: Architecture) -> FrozenEy
     return chosen
 
 
-def start_from(networks: Networks, encoder: str) -> None:
-    """Take over a pretrained encoder, and the decoder that shows what it sees; one of other sizes is refused."""
+def start_from(networks: Networks, encoder: str, episodes: Episodes, training: Tensor, device: torch.device) -> None:
+    """Take over a pretrained encoder and the decoder that shows what it sees; one of other sizes is refused.
+
+    An encoder from video comes with a predictor and a sense of distance that know guessed actions and no arm. Where the
+    sizes are alike they are taken over too, what is really done being translated into what would be guessed.
+    """
     pretrained, _ = checkpoint.load_networks(checkpoint.locate(encoder))
     for size in ("cameras", "image_size", "features", "keypoints"):
         own, other = getattr(networks.architecture, size), getattr(pretrained.architecture, size)
@@ -55,6 +64,68 @@ def start_from(networks: Networks, encoder: str) -> None:
             )
     networks.encoder.load_state_dict(pretrained.encoder.state_dict())
     networks.decoder.load_state_dict(pretrained.decoder.state_dict())
+    pretrained.to(device).eval()
+    if pretrained.motion is not None and _alike(networks, pretrained):
+        translation, explained = _translation(pretrained, episodes, training, device)
+        _take_over(networks, pretrained, translation)
+        processes.say(
+            f"The predictor from video is taken over: {100 * explained:.0f} % of the motions that it guesses are explained "
+            "by what was done."
+        )
+
+
+def _alike(networks: Networks, pretrained: Networks) -> bool:
+    sizes = ("state_size", "predictor_width", "predictor_depth", "head_width", "distance_bins")
+    own, theirs = networks.architecture, pretrained.architecture
+    return all(getattr(own, size) == getattr(theirs, size) for size in sizes)
+
+
+@torch.no_grad()
+def _translation(
+    pretrained: Networks, episodes: Episodes, training: Tensor, device: torch.device
+) -> tuple[Tensor, float]:
+    """What is done as what is guessed: (A + 1, A'), the last row a constant; and the share of the guesses it explains."""
+    assert pretrained.motion is not None
+    index = episodes.frames_of(training)
+    last = torch.repeat_interleave(episodes.starts + episodes.lengths - 1, episodes.lengths)
+    index = index[index < last[index]]
+    some = index[torch.randint(len(index), (TRANSLATED,), generator=torch.Generator().manual_seed(2))]
+    before, after = (
+        torch.cat([pretrained.encoder(episodes.frames(part).to(device)).float() for part in at.split(512)])
+        for at in (some, some + 1)
+    )
+    guessed = pretrained.motion(before, after).cpu().double()
+    done = torch.cat([episodes.actions[some], torch.ones(len(some), 1)], 1).double()
+    gram = done.T @ done + 1e-3 * len(some) * torch.eye(done.shape[1], dtype=torch.float64)
+    translation = torch.linalg.solve(gram, done.T @ guessed)
+    left = (guessed - done @ translation).var(0).sum() / guessed.var(0).sum()
+    return translation.float(), float(1 - left)
+
+
+@torch.no_grad()
+def _take_over(networks: Networks, pretrained: Networks, translation: Tensor) -> None:
+    """Predictor, doubt and steps to the goal, fed with real actions (*, A) and an arm's state that video did not have."""
+    features, state = networks.architecture.features, networks.architecture.state_size
+    for own, theirs in (
+        (networks.predictor, pretrained.predictor),
+        (networks.doubt, pretrained.doubt),
+        (networks.steps_to_goal, pretrained.steps_to_goal),
+    ):
+        kept = {name: value for name, value in theirs.state_dict().items() if not name.startswith("enter.")}
+        own.load_state_dict(kept, strict=False)
+        weight, bias = theirs.enter.weight.clone(), theirs.enter.bias.clone()
+        seen, acted = weight[:, :features], weight[:, features + pretrained.architecture.state_size :]
+        if own is not networks.steps_to_goal:
+            matrix = translation.to(weight.device)
+            bias = bias + acted @ matrix[-1]
+            acted = acted @ matrix[:-1].T
+        own.enter.weight.copy_(torch.cat([seen, weight.new_zeros(len(weight), state), acted], 1))
+        own.enter.bias.copy_(bias)
+    # Where the arm goes is not known yet: at first it stays.
+    outcome = networks.predictor.leave[-1]
+    assert isinstance(outcome, nn.Linear)
+    outcome.weight[features:].zero_()
+    outcome.bias[features:].zero_()
 
 
 def with_its_reader(architecture: Architecture, start: str) -> Architecture:

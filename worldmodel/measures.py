@@ -94,9 +94,9 @@ def evaluate(
     doubt = z.new_zeros(len(z), 1)
     for h in range(HORIZON):
         action = actions[:, h : length - HORIZON + h].flatten(0, 1)
-        if episodes.video_only:  # as it was learned: an action is what lies between two frames
+        if networks.motion is not None:  # as it was learned: an action is what lies between two frames
             pair = (unseen[:, at : length - HORIZON + at].reshape(-1, width).to(device) for at in (h, h + 1))
-            action = torch.tanh(networks.inverse(*pair).float())
+            action = networks.motion(*pair)
         doubt = doubt + torch.nn.functional.softplus(networks.doubt(z, p, action).float())
         z, p = networks.step(z, p, action)
     target = unseen[:, HORIZON:].reshape(-1, width)

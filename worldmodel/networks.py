@@ -20,7 +20,7 @@ from worldmodel.vjepa2_eyes import FrozenEyes, open_eyes
 SKETCH = 16
 READOUT_WIDTH, READOUT_DEPTH = 256, 3
 # Heads that shape the features and answer nothing afterwards: only training needs them.
-TRAINING_HEADS = ("inverse.", "sketch.")
+TRAINING_HEADS = ("inverse.", "sketch.", "motion.")
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Architecture:
     """Sizes of the native model; saved with the weights.
 
     `reader` is the width of a reader of its own, 0 without one. `eyes` names frozen eyes (`worldmodel.vjepa2_eyes`) that
-    look instead of convolutions of its own; empty without.
+    look instead of convolutions of its own; empty without. `guesses`: made from video, it guesses actions (`Motion`).
     """
 
     cameras: tuple[str, ...] = ("front",)
@@ -44,6 +44,7 @@ class Architecture:
     proposal_steps: int = 5
     reader: int = 0
     eyes: str = ""
+    guesses: bool = False
 
     def __post_init__(self) -> None:
         if self.image_size % 16:
@@ -206,6 +207,25 @@ class ResidualMLP(nn.Module):
         return self.leave(x).float()
 
 
+class Motion(nn.Module):
+    """What was done between two moments of a video (*, D), guessed: numbers (*, A) of unit spread.
+
+    A network may write any code for the next frame into an action that it guesses, one that has nothing to do with what an
+    arm does. A linear view of how features changed cannot: what moves alike has to change the features alike.
+    """
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        self.view = nn.Linear(architecture.features, architecture.action_size, bias=False)
+        self.norm = nn.BatchNorm1d(architecture.action_size, affine=False)
+
+    def forward(self, before: Tensor, after: Tensor) -> Tensor:
+        change = (after - before).float()
+        with torch.autocast(change.device.type, enabled=False):
+            seen = self.norm(self.view(change.reshape(-1, change.shape[-1])))
+        return torch.tanh(seen).view(*change.shape[:-1], -1)
+
+
 class Decoder(nn.Module):
     """Features (N, D) -> pictures (N, 3 C, H, W) in [0, 1]; for people only, it never shapes the features."""
 
@@ -239,6 +259,7 @@ class Networks(nn.Module):
         self.predictor = ResidualMLP(body + a.action_size, body, a.predictor_width, a.predictor_depth)
         self.readout = ResidualMLP(a.features, a.state_size, READOUT_WIDTH, READOUT_DEPTH)
         self.reader = Reader(a) if a.reader else None
+        self.motion = Motion(a) if a.guesses else None
         self.inverse = ResidualMLP(2 * a.features, a.action_size, 256, 2)
         pair = body + a.features
         self.steps_to_goal = ResidualMLP(pair, a.distance_bins, a.head_width, 3)
@@ -278,8 +299,9 @@ class Networks(nn.Module):
 def architecture_to_dict(architecture: Architecture) -> dict[str, Any]:
     """For a checkpoint's card."""
     values = {**asdict(architecture), "cameras": list(architecture.cameras)}
-    if not architecture.eyes:
-        del values["eyes"]  # as it was before there were others
+    for later in ("eyes", "guesses"):  # cards are as they were before these came
+        if not values[later]:
+            del values[later]
     return values
 
 

@@ -129,8 +129,8 @@ def sizes_of(comparison: Comparison) -> tuple[Architecture, ActionSpace]:
     from worldmodel.corpus import fit_to_data
 
     card = checkpoint.read_card(checkpoint.locate(comparison.encoder))
-    from_data = {"cameras": [], "state_size": None, "action_size": None}
-    return fit_to_data({**card["architecture"], **from_data, "reader": 0}, comparison.data)
+    from_data = {"cameras": [], "state_size": None, "action_size": None, "reader": 0}
+    return fit_to_data({**card["architecture"], **from_data}, comparison.data)
 
 
 def adapted(
