@@ -35,7 +35,7 @@ class Gradient(CEM):
     """
 
     explore: float = 0.3
-    starts: int = 6
+    starts: int = 3
     memory: int = 8
     longest: float = 1.5
 
