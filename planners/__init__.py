@@ -3,6 +3,7 @@
 from planners.cem import CEM
 from planners.floors import Hold, Prior, RandomActions
 from planners.goal import Goal
+from planners.gradient import Gradient
 from planners.icem import ICEM
 from planners.mpc import MPC
 from planners.mppi import MPPI
@@ -32,6 +33,7 @@ __all__ = [
     "Budget",
     "FeatureDistance",
     "Goal",
+    "Gradient",
     "Hold",
     "LearnedDistance",
     "Objective",

@@ -112,6 +112,9 @@ class SamplingPlanner(Planner):
         """How many futures each iteration imagines."""
         return [budget.samples] * budget.iterations
 
+    def descend(self, search: Search, low: Tensor, high: Tensor, futures: int) -> None:
+        """What an algorithm does with the futures its populations left, within bounds (B, H, A); most do nothing."""
+
     # -- the search ------------------------------------------------------------------------------------------------
 
     def plan(
@@ -160,7 +163,10 @@ class SamplingPlanner(Planner):
                 search.end_iteration()
                 if search.out_of_time:
                     break
-        return search.to_plan(began, sum(populations) + 1)
+            left = budget.futures - sum(populations)
+            if left and not search.out_of_time:
+                self.descend(search, low, high, left)
+        return search.to_plan(began, budget.futures + 1)
 
     def noise(self, belief: Belief, n: int, generator: torch.Generator) -> Tensor:
         """Standard normal (1, n, H, A), the same for every environment."""

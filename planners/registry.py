@@ -9,6 +9,7 @@ from typing import Any
 
 from planners.cem import CEM
 from planners.floors import Floor, Hold, Prior, RandomActions
+from planners.gradient import Gradient
 from planners.icem import ICEM
 from planners.mppi import MPPI
 from planners.objectives import (
@@ -27,6 +28,7 @@ PLANNERS: dict[str, type[Planner]] = {
     "cem": CEM,
     "mppi": MPPI,
     "icem": ICEM,
+    "gradient": Gradient,
     "shooting": RandomShooting,
     "hold": Hold,
     "random": RandomActions,

@@ -15,6 +15,8 @@ from worldmodel.interface import WorldModel
 # With a deadline, time is looked at after every so many futures.
 _FUTURES_BETWEEN_LOOKS = 64
 _MEBIBYTE = 2**20
+# A backward pass costs about as much as two forward passes.
+_SLOPE_FUTURES = 3
 
 
 class Search:
@@ -67,7 +69,7 @@ class Search:
         self._curve: list[Tensor] = []
         self._discarded = torch.zeros((), dtype=torch.long, device=latent.device)
         self._futures = 0
-        self._slowest_chunk_s = 0.0
+        self._slowest_chunk_s = self._slowest_slope_s = 0.0
 
     def evaluate(self, actions: Tensor) -> Tensor:
         """Costs (B, S) of the futures of actions (B, S, H, A); infinite where unsound or where time ran out."""
@@ -85,6 +87,28 @@ class Search:
                 self._slowest_chunk_s = max(self._slowest_chunk_s, self._clock() - began)
         self._merge_elites(actions, costs)
         return costs
+
+    def slope(self, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """Costs (B, S) and their gradients (B, S, H, A); a gradient counts as two more futures.
+
+        Where a future is unsound its gradient is zero.
+        """
+        costs = actions.new_full(actions.shape[:2], math.inf)
+        gradients = torch.zeros_like(actions)
+        for start in range(0, actions.shape[1], self._chunk):
+            began = self._clock()
+            foreseen = self._slowest_slope_s or _SLOPE_FUTURES * self._slowest_chunk_s
+            if self._futures and began + foreseen > self._deadline:
+                self.out_of_time = True
+                break
+            chosen = slice(start, start + self._chunk)
+            costs[:, chosen], gradients[:, chosen] = self._judge_with_slope(actions[:, chosen])
+            self._futures += _SLOPE_FUTURES * actions[:, chosen].shape[1]
+            if self._deadline < math.inf:
+                self._wait()
+                self._slowest_slope_s = max(self._slowest_slope_s, self._clock() - began)
+        self._merge_elites(actions, costs)
+        return costs, gradients
 
     def end_iteration(self) -> None:
         """Note the best cost so far as a point of the curve."""
@@ -127,6 +151,28 @@ class Search:
         """Imagine a chunk (B, C, H, A), keep its best where it beats the best so far; costs (B, C)."""
         latents = self._model.predict(self._latent, actions)
         terms = self._objective(self._model, latents, actions, self._goal)
+        return self._keep(actions, latents, terms)
+
+    def _judge_with_slope(self, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """The same, with the gradients (B, C, H, A)."""
+        # What is made in inference mode cannot be differentiated; copies made outside can.
+        with torch.inference_mode(False), torch.enable_grad():
+            varied = actions.clone().requires_grad_()
+            latents = self._model.predict(self._latent.clone(), varied)
+            terms = self._objective(self._model, latents, varied, self._goal.clone())
+            total = torch.stack(list(terms.values())).sum(0)
+            if not total.requires_grad:
+                raise ValueError(
+                    f"{self._model.name} cannot be differentiated; choose a planner that only samples: cem"
+                )
+            # Rows do not touch each other, so the sum's gradient holds every row's own.
+            (gradient,) = torch.autograd.grad(total.sum(), varied)
+        cost = self._keep(actions, latents.detach(), {name: value.detach() for name, value in terms.items()})
+        sound = torch.isfinite(cost) & torch.isfinite(gradient).all(-1).all(-1)
+        return cost, torch.where(sound[..., None, None], gradient.to(actions.dtype), 0.0)
+
+    def _keep(self, actions: Tensor, latents: Tensor, terms: dict[str, Tensor]) -> Tensor:
+        """Keep the best of a chunk where it beats the best so far; costs (B, C), infinite where unsound."""
         cost = torch.stack(list(terms.values())).sum(0)
         # A sum is finite only if all that is summed is: one pass over the latents, no mask of their size.
         sound = torch.isfinite(cost) & torch.isfinite(latents.flatten(2).sum(-1, dtype=torch.float32))

@@ -1,7 +1,7 @@
 """`premotor adapt`: from recorded episodes to a brain that plans.
 
 Encoder, action-conditioned predictor and heads learn in one loop from windows of a LeRobotDataset. The encoder starts
-from scratch or from a pretrained one (`encoder=DIR`).
+from scratch or from a pretrained one (`encoder=DIR`), or looks with frozen eyes (`encoder=vjepa2:DIR_OR_HUB_ID`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from worldmodel import checkpoint, cost, logs, measures, processes
+from worldmodel import beginnings, checkpoint, cost, findings, logs, measures, processes, vjepa2_eyes
 from worldmodel.corpus import fit_to_data
 from worldmodel.data import GROUP, Episodes, Windows
 from worldmodel.interface import TABLETOP, ActionSpace
@@ -23,13 +23,13 @@ from worldmodel.losses import LossWeights, adaptation_losses, shake_colours
 from worldmodel.networks import (
     Architecture,
     Networks,
-    architecture_from_dict,
     architecture_to_dict,
     count_parameters,
 )
 from worldmodel.reading import learn_to_read
 from worldmodel.refine import refine
 from worldmodel.trainer import Schedule, Trainer
+from worldmodel.vjepa2_eyes import FrozenEyes
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -42,7 +42,8 @@ LAST_ROWS = 3
 class AdaptSettings:
     """What decides a run, apart from its schedule.
 
-    A batch is that of one process; `prefetch` unsaid is where the device is not the CPU.
+    A batch is that of one process; `prefetch` unsaid is where the device is not the CPU. `store_findings` is about frozen
+    eyes: unsaid, what they find is kept beside the data unless colours are shaken.
     """
 
     data: tuple[str, ...]
@@ -63,6 +64,7 @@ class AdaptSettings:
     reader: str | None = None
     compile: bool = False
     checkpointing: bool = False
+    store_findings: bool | None = None
     prefetch: bool | None = None
     log: str | None = None
     stride: int = 1
@@ -78,6 +80,8 @@ class AdaptSettings:
         for name in ("refine_minutes", "reading_minutes"):
             if not (getattr(self, name) >= 0 and math.isfinite(getattr(self, name))):
                 raise ValueError(f"{name} is {getattr(self, name)}; it is a time, 0 or more")
+        if self.store_findings and (self.colour_jitter > 0 or self.hue_jitter > 0):
+            raise ValueError("store_findings=true keeps what is found in the pictures as they are; say colour_jitter=0")
         if not 0 < self.encoder_rate <= 1:
             raise ValueError(
                 f"encoder_rate is {self.encoder_rate}; it is a share of the learning rate, above 0 and at most 1 (an "
@@ -95,7 +99,8 @@ def settle(networks: Networks, episodes: Episodes, training: Tensor, steps: int,
     with torch.no_grad():
         for _ in range(10):
             windows = episodes.draw(training, 64, steps, 5, generator)
-            networks.encoder(windows.pictures.flatten(0, 1).to(device))
+            found = None if windows.found is None else windows.found.flatten(0, 1).to(device)
+            networks.encoder(windows.pictures.flatten(0, 1).to(device), found)
     norm.momentum = kept
 
 
@@ -125,6 +130,10 @@ def adapt(
             f"the data has actions of {action_space.size} numbers, the model takes {architecture.action_size}; set "
             "architecture.action_size="
         )
+    architecture = replace(architecture, guesses=settings.video_only)
+    eyes = beginnings.frozen_eyes(settings, architecture)
+    if eyes is not None:
+        architecture = replace(architecture, eyes=eyes.name)
     with team.in_turn():  # the first decodes the videos, the others find them decoded
         episodes = Episodes(
             settings.data, architecture.cameras, action_space,
@@ -140,17 +149,26 @@ def adapt(
             f"{architecture.state_size}; set architecture.state_size="
         )
     if settings.start is not None:
-        architecture = _with_its_reader(architecture, settings.start)
+        architecture = beginnings.with_its_reader(architecture, settings.start)
     training, held_out = episodes.split(settings.held_out, settings.seed)
     measures.check_long_enough(episodes, training, held_out)
     torch.manual_seed(settings.seed)
-    networks = Networks(architecture).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if settings.encoder is not None:
-        _start_from(networks, settings.encoder)
+    networks = Networks(architecture, eyes).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if settings.encoder is not None and not vjepa2_eyes.are_meant(settings.encoder):
+        beginnings.start_from(networks, settings.encoder, episodes, training, device)
     if settings.start is None:
         _fit_statistics(networks, episodes, training)
     else:
-        _go_on_from(networks, settings.start)
+        beginnings.go_on_from(networks, settings.start)
+
+    stores = eyes is not None and _stores(settings)
+    if eyes is not None:
+        _say_how_they_look(eyes, architecture, stores)
+        if stores:
+            with team.in_turn():  # the first looks, the others find what it found
+                findings.remember(episodes, eyes, device, bf16=bf16)
+        if settings.start is None and (settings.encoder is None or vjepa2_eyes.are_meant(settings.encoder)):
+            findings.get_used_to(networks.encoder, episodes, training, device, bf16=bf16)
 
     done = {"refined_minutes": 0.0, "reading_minutes": 0.0}  # of what is exported
 
@@ -217,6 +235,7 @@ def adapt(
             "compile": compiled,
             "data": episodes.fingerprints,
             "architecture": architecture_to_dict(architecture),
+            **({} if eyes is None else {"store_findings": stores}),
             **({} if action_space == TABLETOP else {"action_space": action_space.to_dict()}),
         },
     )
@@ -241,7 +260,7 @@ def adapt(
         )  # fmt: skip
 
     def reading() -> None:
-        begin = _reads_first(settings.reader, finished)
+        begin = beginnings.reads_first(settings.reader, finished)
         learn_to_read(
             finished, begin, episodes, training,
             minutes=settings.reading_minutes, seed=settings.seed, device=device, bf16=bf16,
@@ -264,54 +283,22 @@ def adapt(
     return history
 
 
-def _start_from(networks: Networks, encoder: str) -> None:
-    """Take over a pretrained encoder, and the decoder that shows what it sees; one of other sizes is refused."""
-    pretrained, _ = checkpoint.load_networks(checkpoint.locate(encoder))
-    for size in ("cameras", "image_size", "features", "keypoints"):
-        own, other = getattr(networks.architecture, size), getattr(pretrained.architecture, size)
-        # An encoder does not know its cameras' names, only how many they are.
-        if own != other and not (size == "cameras" and len(own) == len(other)):
-            raise ValueError(
-                f"the encoder {encoder} was trained with {size}={other}, here it is {own}; "
-                f"set architecture.{size} alike or pretrain again"
-            )
-    networks.encoder.load_state_dict(pretrained.encoder.state_dict())
-    networks.decoder.load_state_dict(pretrained.decoder.state_dict())
+def _stores(settings: AdaptSettings) -> bool:
+    """Whether what frozen eyes find is kept: not while colours change from batch to batch."""
+    if settings.store_findings is not None:
+        return settings.store_findings
+    return settings.colour_jitter <= 0 and settings.hue_jitter <= 0
 
 
-def _with_its_reader(architecture: Architecture, start: str) -> Architecture:
-    """The same sizes, with a reader if the checkpoint one goes on from has one: it is taken over as it is."""
-    card = checkpoint.read_card(checkpoint.locate(start))
-    return replace(architecture, reader=architecture_from_dict(dict(card["architecture"])).reader)
-
-
-def _reads_first(reader: str | None, networks: Networks) -> Networks:
-    """Whose encoder and readout a new reader begins as: a checkpoint's, or these networks' own."""
-    if reader is None:
-        return networks
-    other, _ = checkpoint.load_networks(checkpoint.locate(reader))
-    for size in ("cameras", "image_size", "state_size", "keypoints"):
-        own, theirs = getattr(networks.architecture, size), getattr(other.architecture, size)
-        if own != theirs:
-            raise ValueError(f"the reader's beginning {reader} has {size}={theirs}, here it is {own}; choose another")
-    for name in ("state_mean", "state_std"):
-        if not torch.allclose(other.get_buffer(name), networks.get_buffer(name).cpu()):
-            raise ValueError(
-                f"the reader's beginning {reader} counts the state in other units ({name}); choose another"
-            )
-    return other.eval().to(networks.get_buffer("state_mean").device)
-
-
-def _go_on_from(networks: Networks, start: str) -> None:
-    """Take over all weights of a checkpoint, and what it knows of its state's spread."""
-    before, _ = checkpoint.load_networks(checkpoint.locate(start))
-    mine, theirs = (architecture_to_dict(each.architecture) for each in (networks, before))
-    for size, value in theirs.items():
-        if mine[size] != value:
-            raise ValueError(
-                f"{start} has {size}={value}, here it is {mine[size]}; set architecture.{size} alike or start afresh"
-            )
-    networks.load_state_dict(before.state_dict())
+def _say_how_they_look(eyes: FrozenEyes, architecture: Architecture, stores: bool) -> None:
+    size = architecture.image_size
+    if size < eyes.size.crop:
+        processes.say(
+            f"The frozen eyes look at {eyes.size.crop} px, the data's pictures come at {size} px; "
+            f"architecture.image_size={eyes.size.crop} shows them more, where more was recorded."
+        )
+    if not stores:
+        processes.say("The frozen eyes look in every step; without colour_jitter and hue_jitter they would look once.")
 
 
 def blind(windows: Windows) -> Windows:
@@ -436,6 +423,7 @@ def main(cfg: DictConfig) -> int:
         cfg, encoder=None if cfg.encoder is None else str(cfg.encoder), refine_minutes=float(cfg.refine_minutes),
         reading_minutes=float(cfg.reading_minutes), reader=None if cfg.reader is None else str(cfg.reader),
         start=None if cfg.start is None else str(cfg.start), stride=int(cfg.stride),
+        store_findings=None if cfg.store_findings is None else bool(cfg.store_findings),
         encoder_rate=float(cfg.encoder_rate), episodes=None if cfg.episodes is None else int(cfg.episodes),
     )  # fmt: skip
     architecture, action_space = fit_to_data(

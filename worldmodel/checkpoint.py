@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from worldmodel import checkpoint_files, vjepa2_model
+from worldmodel import checkpoint_files, vjepa2_eyes, vjepa2_model
 from worldmodel.checkpoint_files import CARD, TRAINING, WEIGHTS
 from worldmodel.interface import ActionSpace, WorldModel
 from worldmodel.native import NativeModel
@@ -24,6 +24,8 @@ from worldmodel.networks import TRAINING_HEADS, Networks, architecture_from_dict
 FORMAT = "premotor native 1"
 # What `load` reads: the native model's checkpoints and converted ones.
 FORMATS = (FORMAT, vjepa2_model.FORMAT)
+# Frozen eyes that lie in a checkpoint's own folder are found there, should their place be gone.
+EYES = "eyes"
 SHIPPED = Path(__file__).parent / "checkpoints"
 
 
@@ -125,7 +127,11 @@ def load_networks(folder: Path, *, for_training: bool = True) -> tuple[Networks,
             raise CheckpointError(f"{folder} has no {TRAINING}: it can plan, but not be trained on")
         tensors |= _read_tensors(folder / TRAINING)
     try:
-        networks = Networks(architecture_from_dict(dict(card["architecture"])))
+        architecture = architecture_from_dict(dict(card["architecture"]))
+        eyes = vjepa2_eyes.open_eyes(architecture.eyes, beside=folder / EYES) if architecture.eyes else None
+        networks = Networks(architecture, eyes)
+    except vjepa2_eyes.EyesError as error:
+        raise CheckpointError(f"{folder}: {error}") from None
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{folder / CARD}: the architecture does not fit this version ({error})") from None
     own = networks.state_dict()
@@ -145,6 +151,11 @@ def load_networks(folder: Path, *, for_training: bool = True) -> tuple[Networks,
         raise CheckpointError(f"{path} also holds {foreign[0]}, which the card's architecture does not have")
     networks.load_state_dict({name: tensors[name].to(own[name].dtype) for name in own}, strict=False)
     return networks, card
+
+
+def watched_only(card: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint is an encoder from video (`premotor pretrain`), that cannot plan."""
+    return bool(card.get("training", {}).get("settings", {}).get("video_only"))
 
 
 def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
@@ -202,6 +213,10 @@ def load(
             return vjepa2_model.load_folder(folder, card, resolve_device(device), precision, space)
         except ValueError as error:
             raise CheckpointError(str(error)) from None
+    if watched_only(card):
+        raise CheckpointError(
+            f"{folder} learned from video alone and knows no actions; adapt it first: premotor adapt encoder={name} data=..."
+        )
     networks, card = load_networks(folder, for_training=False)
     name = str(card.get("name", folder.name))
     return NativeModel(networks, space, name=name, device=resolve_device(device), precision=precision)

@@ -19,7 +19,8 @@ def spare(networks: Networks, *, compiled: bool, checkpointing: bool) -> None:
     """Make a step of training cheaper; evaluation stays as it was.
 
     Args:
-        networks: whose eyes (and, compiled, predictor and heads) are changed in place; names of weights stay.
+        networks: whose eyes (and, compiled, predictor and heads) are changed in place; names of weights stay. Frozen
+            eyes stay as they are: they have no backward pass, and mostly look but once.
         compiled: by torch.compile; numbers change in their last digits.
         checkpointing: forget what the eyes' convolutions found and compute it again for the backward pass: memory for
             time, and the same numbers.
@@ -33,7 +34,7 @@ def spare(networks: Networks, *, compiled: bool, checkpointing: bool) -> None:
             part.forward = _while_training(torch.compile(part.forward), part.forward)  # type: ignore[method-assign]
     if checkpointing:
         look = partial(checkpoint, look, use_reentrant=False, preserve_rng_state=False)  # type: ignore[assignment]
-    if compiled or checkpointing:
+    if (compiled or checkpointing) and not networks.architecture.eyes:
         networks.encoder.look = _while_training(look, eager)  # type: ignore[method-assign]
 
 

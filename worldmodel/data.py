@@ -49,6 +49,8 @@ class Windows:
         goal_states: (N, P) physical.
         goal_steps: (N,) steps from the window's first frame to the goal.
         twin_pictures: (N, C, H, W, 3) uint8.
+        found, goal_found, twin_found: (N, T + 1, F), (N, F), (N, F) what frozen eyes find in these pictures, where that
+            is kept.
     """
 
     pictures: Tensor
@@ -59,6 +61,9 @@ class Windows:
     goal_states: Tensor
     goal_steps: Tensor
     twin_pictures: Tensor
+    found: Tensor | None = None
+    goal_found: Tensor | None = None
+    twin_found: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,21 @@ class Moments:
         return self.goal - self.window[:, 0]
 
 
+@dataclass(frozen=True)
+class Origin:
+    """A dataset that frames come from.
+
+    Attributes:
+        root: its folder.
+        fingerprint: of what it contains.
+        pictures: (frames, C, H, W, 3) uint8, memory-mapped, also of episodes that are left out.
+    """
+
+    root: Path
+    fingerprint: str
+    pictures: np.ndarray
+
+
 class Episodes:
     """All frames of one or more datasets in one row of bytes, with where each episode begins.
 
@@ -96,6 +116,7 @@ class Episodes:
         motions: (episodes,) which episodes share the arm's motion, frame by frame; where nothing is said, none do.
         conventions: what the actions were found to mean, None for video alone.
         remarks: sentences about what was left out or looks wrong.
+        origins: the datasets, in the order of their frames.
     """
 
     def __init__(
@@ -142,7 +163,7 @@ class Episodes:
             sizes = {part[name].shape[1:] for part in parts}
             if len(sizes) > 1:
                 raise DatasetError(f"the datasets' {name} differ in size: {', '.join(map(str, sorted(sizes)))}")
-        rows = [_rows_of_longer(part["lengths"]) for part in parts]
+        rows = self._rows = [_rows_of_longer(part["lengths"]) for part in parts]
         self.pictures = _Joined([part["pictures"] for part in parts], rows)
         self.states, self.actions = (
             torch.from_numpy(np.concatenate([part[name][kept] for part, kept in zip(parts, rows, strict=True)]))
@@ -161,6 +182,11 @@ class Episodes:
         ]
         self.scenes, self.motions = (_numbered(each) for each in zip(*shared, strict=True))
         self.fingerprints = [str(part["fingerprint"]) for part in parts]
+        self.origins = [
+            Origin(Path(root), str(part["fingerprint"]), part["pictures"])
+            for root, part in zip(roots, parts, strict=True)
+        ]
+        self._found: _Joined | None = None
         self.recipes = [part["recipe"] for part in parts]
         short = sum(int((~kept).sum()) for kept in whole)
         self.remarks = [sentence for part in parts for sentence in part.get("remarks", [])]
@@ -200,6 +226,16 @@ class Episodes:
         flat = self.pictures[indices.reshape(-1).numpy()]
         return torch.from_numpy(flat).reshape(*indices.shape, *flat.shape[1:])
 
+    def keep(self, found: Sequence[np.ndarray]) -> None:
+        """Know from now on what frozen eyes find: (frames, F) for the pictures of every origin."""
+        self._found = _Joined(found, self._rows)
+
+    def findings(self, indices: Tensor) -> Tensor | None:
+        """What frozen eyes find (*, F) in frames (*), where that is kept."""
+        if self._found is None:
+            return None
+        return torch.from_numpy(self._found[indices.reshape(-1).numpy()]).unflatten(0, indices.shape)
+
     def draw(
         self,
         episodes: Tensor,
@@ -222,6 +258,9 @@ class Episodes:
             goal_states=self.states[at.goal],
             goal_steps=at.goal_steps,
             twin_pictures=self.frames(at.twin),
+            found=self.findings(at.window),
+            goal_found=self.findings(at.goal),
+            twin_found=self.findings(at.twin),
         )
 
     def choose(

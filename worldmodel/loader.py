@@ -82,4 +82,5 @@ class Loader:
 
 
 def _each(batch: Windows, change: Callable[[Tensor], Tensor]) -> Windows:
-    return replace(batch, **{field.name: change(getattr(batch, field.name)) for field in fields(batch)})
+    values = {field.name: getattr(batch, field.name) for field in fields(batch)}
+    return replace(batch, **{name: change(value) for name, value in values.items() if value is not None})

@@ -39,7 +39,7 @@ CONTRAST_TEMPERATURE = 0.05
 LATENT_NOISE = 0.05
 SKETCH_NOISE = 0.5
 # How much of an action guessed from video is noise: what keeps it from carrying the whole next frame.
-GUESS_NOISE = 0.3
+GUESS_NOISE = 0.5
 # Errors of the state, in its spreads, that are small enough.
 READOUT_FLOOR = 0.003
 # Weights of brightness and the two colour differences.
@@ -119,15 +119,19 @@ def adaptation_losses(
 ) -> dict[str, Tensor]:
     """All terms on a batch of windows; pictures already on the networks' device.
 
-    With `guess_actions` (video alone) each action is what the inverse head makes of the two frames it lies between,
-    through a bottleneck as narrow as an action and noisy: without any action the next frame cannot be known, and what
-    cannot be known would not be learned.
+    With `guess_actions` (video alone) each action is what `Motion` makes of the two frames it lies between, through a
+    bottleneck as narrow as an action and noisy: without any action the next frame cannot be known, and what cannot be
+    known would not be learned.
     """
     count, frames = windows.states.shape[:2]
     steps = frames - 1
     width = networks.architecture.features
     pictures = torch.cat([windows.pictures.flatten(0, 1), windows.goal_pictures, windows.twin_pictures])
-    encoded = networks.encoder(pictures).float()
+    found = None
+    if windows.found is not None and windows.goal_found is not None and windows.twin_found is not None:
+        parts = (windows.found.flatten(0, 1), windows.goal_found, windows.twin_found)
+        found = torch.cat([part.float() for part in parts])  # autocast joins no float16 where it computes in bfloat16
+    encoded = networks.encoder(pictures, found).float()
     seen, goal, twin = encoded.split([count * frames, count, count])
     z = seen.view(count, frames, width)
     p = networks.normalise_state(windows.states)
@@ -136,8 +140,10 @@ def adaptation_losses(
     inferred = networks.inverse(z[:, :-1].flatten(0, 1), z[:, 1:].flatten(0, 1)).float()
     actions = windows.actions
     if guess_actions:
+        if networks.motion is None:
+            raise ValueError("these networks guess no actions; set architecture.guesses=true")
         noise = torch.randn(actions.shape, generator=generator).to(actions.device)
-        actions = torch.tanh(inferred).view(actions.shape) + GUESS_NOISE * noise
+        actions = networks.motion(z[:, :-1], z[:, 1:]) + GUESS_NOISE * noise
 
     # Roll out from the first frame; every predicted step is compared with what was seen.
     rolled_z, rolled_p, doubts = [], [], []

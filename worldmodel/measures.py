@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from worldmodel.data import DatasetError, Episodes
+from worldmodel.findings import encoded
 from worldmodel.networks import Networks
 
 PROBE_EPISODES = 150
@@ -19,7 +20,7 @@ def _encode(networks: Networks, episodes: Episodes, chosen: Tensor, device: torc
     """Features (E, T, D) of equally long episodes (cut to the shortest)."""
     length = int(episodes.lengths[chosen].min())
     index = episodes.starts[chosen][:, None] + torch.arange(length)
-    return torch.stack([networks.encoder(episodes.frames(row).to(device)).float().cpu() for row in index])
+    return torch.stack([encoded(networks.encoder, episodes, row, device).float().cpu() for row in index])
 
 
 def ridge_error(train_x: Tensor, train_y: Tensor, test_x: Tensor, test_y: Tensor, strength: float = 1e-2) -> Tensor:
@@ -93,9 +94,9 @@ def evaluate(
     doubt = z.new_zeros(len(z), 1)
     for h in range(HORIZON):
         action = actions[:, h : length - HORIZON + h].flatten(0, 1)
-        if episodes.video_only:  # as it was learned: an action is what lies between two frames
+        if networks.motion is not None:  # as it was learned: an action is what lies between two frames
             pair = (unseen[:, at : length - HORIZON + at].reshape(-1, width).to(device) for at in (h, h + 1))
-            action = torch.tanh(networks.inverse(*pair).float())
+            action = networks.motion(*pair)
         doubt = doubt + torch.nn.functional.softplus(networks.doubt(z, p, action).float())
         z, p = networks.step(z, p, action)
     target = unseen[:, HORIZON:].reshape(-1, width)

@@ -53,8 +53,12 @@ def show_model(name: str) -> None:
     from rich.console import Console
 
     folder: Path = checkpoint.locate(name)
-    checkpoint.load(folder, device="cpu")
-    Console().print_json(data=checkpoint.read_card(folder, checkpoint.FORMATS))
+    card = checkpoint.read_card(folder, checkpoint.FORMATS)
+    if checkpoint.watched_only(card):
+        checkpoint.load_networks(folder)
+    else:
+        checkpoint.load(folder, device="cpu")
+    Console().print_json(data=card)
 
 
 def pull_model(name: str, folder: Path, accepted: bool) -> None:

@@ -14,16 +14,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from worldmodel.vjepa2_eyes import FrozenEyes, open_eyes
+
 # Side of the coarse colour map that features are made to draw.
 SKETCH = 16
 READOUT_WIDTH, READOUT_DEPTH = 256, 3
 # Heads that shape the features and answer nothing afterwards: only training needs them.
-TRAINING_HEADS = ("inverse.", "sketch.")
+TRAINING_HEADS = ("inverse.", "sketch.", "motion.")
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """Sizes of the native model; saved with the weights. `reader` is the width of a reader of its own, 0 without one."""
+    """Sizes of the native model; saved with the weights.
+
+    `reader` is the width of a reader of its own, 0 without one. `eyes` names frozen eyes (`worldmodel.vjepa2_eyes`) that
+    look instead of convolutions of its own; empty without. `guesses`: made from video, it guesses actions (`Motion`).
+    """
 
     cameras: tuple[str, ...] = ("front",)
     image_size: int = 64
@@ -37,6 +43,8 @@ class Architecture:
     distance_bins: int = 32
     proposal_steps: int = 5
     reader: int = 0
+    eyes: str = ""
+    guesses: bool = False
 
     def __post_init__(self) -> None:
         if self.image_size % 16:
@@ -96,13 +104,46 @@ class Encoder(Eyes):
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__(architecture)
+        self._join(architecture)
+
+    def _join(self, architecture: Architecture) -> None:
         self.join = nn.Linear(self.found, architecture.features)
         self.norm = nn.BatchNorm1d(architecture.features, affine=False)
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        joined = self.join(self.look(pictures))
+    def forward(self, pictures: Tensor, found: Tensor | None = None) -> Tensor:
+        """`found` (N, F) is what looking found in these pictures before, if that was kept."""
+        found = self.look(pictures) if found is None else found
+        joined = self.join(found.to(self.join.weight.dtype))
         with torch.autocast(joined.device.type, enabled=False):
             return self.norm(joined.float())
+
+
+class BorrowedEncoder(Encoder):
+    """Pictures (N, C, H, W, 3) uint8 -> features (N, D) by frozen eyes: only how it joins what they find is its own.
+
+    Most of what they find is the same in all pictures of a scene. That mean is taken away first: in bfloat16 the little
+    that changes would be rounded with it.
+    """
+
+    def __init__(self, architecture: Architecture, eyes: FrozenEyes) -> None:
+        nn.Module.__init__(self)  # without convolutions
+        self.eyes = eyes
+        self.found = len(architecture.cameras) * eyes.size.found
+        self._join(architecture)
+        self.register_buffer("usual", torch.zeros(self.found))
+        self.register_buffer("change", torch.ones(1))
+
+    def look(self, pictures: Tensor) -> Tensor:
+        return self.eyes.look(pictures)
+
+    def forward(self, pictures: Tensor, found: Tensor | None = None) -> Tensor:
+        found = self.look(pictures) if found is None else found
+        return super().forward(pictures, (found.float() - self.get_buffer("usual")) / self.get_buffer("change"))
+
+    def get_used_to(self, found: Tensor) -> None:
+        """Measure what is usual, and how much changes, in findings (N, F)."""
+        self.get_buffer("usual").copy_(found.float().mean(0))
+        self.get_buffer("change").copy_(found.float().std(0).square().mean().sqrt().clamp(min=1e-3))
 
 
 class Reader(Eyes):
@@ -166,6 +207,25 @@ class ResidualMLP(nn.Module):
         return self.leave(x).float()
 
 
+class Motion(nn.Module):
+    """What was done between two moments of a video (*, D), guessed: numbers (*, A) of unit spread.
+
+    A network may write any code for the next frame into an action that it guesses, one that has nothing to do with what an
+    arm does. A linear view of how features changed cannot: what moves alike has to change the features alike.
+    """
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        self.view = nn.Linear(architecture.features, architecture.action_size, bias=False)
+        self.norm = nn.BatchNorm1d(architecture.action_size, affine=False)
+
+    def forward(self, before: Tensor, after: Tensor) -> Tensor:
+        change = (after - before).float()
+        with torch.autocast(change.device.type, enabled=False):
+            seen = self.norm(self.view(change.reshape(-1, change.shape[-1])))
+        return torch.tanh(seen).view(*change.shape[:-1], -1)
+
+
 class Decoder(nn.Module):
     """Features (N, D) -> pictures (N, 3 C, H, W) in [0, 1]; for people only, it never shapes the features."""
 
@@ -184,16 +244,22 @@ class Decoder(nn.Module):
 
 
 class Networks(nn.Module):
-    """All trained parts: encoder, predictor, heads, decoder, and what is measured about data."""
+    """All trained parts: encoder, predictor, heads, decoder, and what is measured about data.
 
-    def __init__(self, architecture: Architecture) -> None:
+    Args:
+        architecture: the sizes.
+        eyes: those that the architecture names, where they are open already.
+    """
+
+    def __init__(self, architecture: Architecture, eyes: FrozenEyes | None = None) -> None:
         super().__init__()
         a = self.architecture = architecture
-        self.encoder = Encoder(a)
+        self.encoder = BorrowedEncoder(a, eyes or open_eyes(a.eyes)) if a.eyes else Encoder(a)
         body = a.features + a.state_size
         self.predictor = ResidualMLP(body + a.action_size, body, a.predictor_width, a.predictor_depth)
         self.readout = ResidualMLP(a.features, a.state_size, READOUT_WIDTH, READOUT_DEPTH)
         self.reader = Reader(a) if a.reader else None
+        self.motion = Motion(a) if a.guesses else None
         self.inverse = ResidualMLP(2 * a.features, a.action_size, 256, 2)
         pair = body + a.features
         self.steps_to_goal = ResidualMLP(pair, a.distance_bins, a.head_width, 3)
@@ -232,7 +298,11 @@ class Networks(nn.Module):
 
 def architecture_to_dict(architecture: Architecture) -> dict[str, Any]:
     """For a checkpoint's card."""
-    return {**asdict(architecture), "cameras": list(architecture.cameras)}
+    values = {**asdict(architecture), "cameras": list(architecture.cameras)}
+    for later in ("eyes", "guesses"):  # cards are as they were before these came
+        if not values[later]:
+            del values[later]
+    return values
 
 
 def architecture_from_dict(values: dict[str, object]) -> Architecture:

@@ -1,7 +1,8 @@
 """A reader of its own: the arm's pose, read off a goal picture more exactly than the features tell it.
 
-It begins as the encoder and readout of this checkpoint or of another one, and learns from single frames alone. Nothing
-else changes: predictor, distance and proposals see the features they were trained on.
+It begins as the encoder and readout of this checkpoint or of another one (at random where this one looks with frozen
+eyes: a reader always has convolutions), and learns from single frames alone. Nothing else changes: predictor, distance
+and proposals see the features they were trained on.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ LEARNING_RATE = 1e-3
 
 def learn_to_read(
     networks: Networks,
-    begin: Networks,
+    begin: Networks | None,
     episodes: Episodes,
     training: Tensor,
     *,
@@ -32,9 +33,12 @@ def learn_to_read(
     device: torch.device,
     bf16: bool = True,
 ) -> None:
-    """Give `networks` a reader that begins as `begin` reads, and train it."""
-    reader = networks.grow_reader(READER_WIDTH)
-    reader.begin_as(begin)
+    """Give `networks` a reader that begins as `begin` reads (None: with random weights), and train it."""
+    with torch.random.fork_rng(devices=[]):  # a beginning at random is the same in a run that was resumed
+        torch.manual_seed(seed + 2)
+        reader = networks.grow_reader(READER_WIDTH)
+    if begin is not None:
+        reader.begin_as(begin)
     reader.to(device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
 
     states = networks.normalise_state(episodes.states.to(device)).cpu()

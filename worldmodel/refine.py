@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from worldmodel.data import DatasetError, Episodes
+from worldmodel.findings import encoded
 from worldmodel.losses import proposal_loss, readout_loss
 from worldmodel.networks import Networks
 from worldmodel.reading import learn_from_frames
@@ -38,7 +39,7 @@ def encode_all(networks: Networks, episodes: Episodes, device: torch.device, bf1
     with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
         for first in range(0, count, chunk):
             index = torch.arange(first, min(first + chunk, count))
-            parts.append(networks.encoder(episodes.frames(index).to(device)).float().cpu())
+            parts.append(encoded(networks.encoder, episodes, index, device).float().cpu())
     return torch.cat(parts)
 
 

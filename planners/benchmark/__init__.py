@@ -26,6 +26,8 @@ _CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 MODEL_SUITE = "model"
 # The suite that trains: what is an encoder from video worth?
 PRETRAINING_SUITE = "pretraining"
+# The suite without a world: what does a search find?
+PLANNERS_SUITE = "planners"
 
 
 def main(cfg: DictConfig) -> int:
@@ -42,6 +44,8 @@ def main(cfg: DictConfig) -> int:
         return _judge_models(cfg, folder, about)
     if str(cfg.suite) == PRETRAINING_SUITE:
         return _judge_pretraining(cfg, folder, about)
+    if str(cfg.suite) == PLANNERS_SUITE:
+        return _judge_planners(cfg, folder, about)
     console = Console()
     cells = cells_of(cfg)
     first, episodes = int(cfg.seed), int(cfg.episodes)
@@ -97,10 +101,9 @@ def cells_of(cfg: DictConfig) -> list[Cell]:
     from planners.registry import make_planner
 
     words: Any = OmegaConf.to_container(cfg, resolve=True)
+    known = [*SUITES, MODEL_SUITE, PRETRAINING_SUITE, PLANNERS_SUITE]
     if words["suite"] not in SUITES and ":" not in str(words["suite"]):
-        raise ValueError(
-            f"no suite is called {words['suite']!r}{nearest(str(words['suite']), [*SUITES, MODEL_SUITE, PRETRAINING_SUITE])}"
-        )
+        raise ValueError(f"no suite is called {words['suite']!r}{nearest(str(words['suite']), known)}")
     tasks = words["task"] if isinstance(words["task"], list) else [words["task"]]
     models = _choices("model", words.get("models"), words["model"])
     planners = _choices("planner", words.get("planners"), words["planner"])
@@ -138,6 +141,16 @@ def _judge_pretraining(cfg: DictConfig, folder: Path, about: dict[str, Any]) -> 
     if len(cells) != 1:
         raise ValueError("suite=pretraining compares encoders on one task with one planner; give one of each")
     return pretraining.run(words, cells[0], folder, about)
+
+
+def _judge_planners(cfg: DictConfig, folder: Path, about: dict[str, Any]) -> int:
+    """`suite=planners`: the searches alone, on problems and not on episodes."""
+    from omegaconf import OmegaConf
+
+    from planners.benchmark import searching
+
+    words: Any = OmegaConf.to_container(cfg, resolve=True)
+    return searching.run(words, _choices("planner", words.get("planners"), words["planner"]), folder, about)
 
 
 def _choices(group: str, names: Any, one: dict[str, Any]) -> list[dict[str, Any]]:

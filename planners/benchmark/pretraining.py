@@ -19,6 +19,8 @@ from planners.benchmark.brains import weights_digest
 from planners.benchmark.cells import Cell, summary
 from planners.benchmark.report import write_whole
 from planners.benchmark.suite import run_cells
+from worldmodel.interface import ActionSpace
+from worldmodel.networks import Architecture
 
 ARMS = {
     "frozen": "from video, the encoder as it came",
@@ -38,8 +40,8 @@ class Comparison:
         data: LeRobotDatasets; the first episodes of each are learned from.
         sizes: how many, for every point of a line.
         arms: names of ARMS.
-        minutes: of training from pixels, for every arm but the frozen one, which has none.
-        refine_minutes: on stored features, for every arm.
+        minutes: of training from pixels; a frozen encoder spends them on its stored features too.
+        refine_minutes: then on stored features, for every arm.
         batch: windows a step.
         threads: of training.
         seed: of training.
@@ -98,11 +100,12 @@ def run(words: Mapping[str, Any], cell: Cell, folder: Path, about: Mapping[str, 
     first, episodes = int(words["seed"]), int(words["episodes"])
     seeds = range(first, first + episodes)
     points: list[dict[str, Any]] = []
+    architecture, space = sizes_of(comparison)
     for size in comparison.sizes:
         for arm in comparison.arms:
             console.print(f"[bold]{size} episodes, {ARMS[arm]}[/]")
             out = folder / f"{arm}-{size}"
-            learned = adapted(comparison, arm, size, out)
+            learned = adapted(comparison, arm, size, out, architecture, space)
             model = {**cell.model, "name": str(out)}
             point = Cell(
                 cell.suite, cell.task, cell.simulator, cell.world, model, cell.planner, cell.objective, cell.budget,
@@ -120,41 +123,36 @@ def run(words: Mapping[str, Any], cell: Cell, folder: Path, about: Mapping[str, 
     return 0
 
 
-def adapted(comparison: Comparison, arm: str, episodes: int, out: Path) -> dict[str, float]:
+def sizes_of(comparison: Comparison) -> tuple[Architecture, ActionSpace]:
+    """What every arm is made like: the encoder's sizes, the data's actions and state."""
+    from worldmodel import checkpoint
+    from worldmodel.corpus import fit_to_data
+
+    card = checkpoint.read_card(checkpoint.locate(comparison.encoder))
+    from_data = {"cameras": [], "state_size": None, "action_size": None, "reader": 0}
+    return fit_to_data({**card["architecture"], **from_data}, comparison.data)
+
+
+def adapted(
+    comparison: Comparison, arm: str, episodes: int, out: Path, architecture: Architecture, space: ActionSpace
+) -> dict[str, float]:
     """A brain adapted on the first `episodes` episodes in `out`; the figures of its last evaluation."""
     from worldmodel import checkpoint
     from worldmodel.adapt import AdaptSettings, adapt
-    from worldmodel.corpus import fit_to_data
     from worldmodel.losses import LossWeights
-    from worldmodel.networks import architecture_to_dict
     from worldmodel.trainer import Schedule
 
     torch.set_num_threads(comparison.threads)
-    sizes: dict[str, Any] = {
-        **architecture_to_dict(_sizes_of(comparison.encoder)),
-        "state_size": None,
-        "action_size": None,
-    }
-    architecture, space = fit_to_data({**sizes, "cameras": []}, comparison.data)
+    frozen = arm == "frozen"
     settings = AdaptSettings(
         data=comparison.data, out=str(out), name=out.name, seed=comparison.seed, episodes=episodes,
-        windows_per_batch=comparison.batch, refine_minutes=comparison.refine_minutes,
+        windows_per_batch=comparison.batch, refine_minutes=comparison.refine_minutes + frozen * comparison.minutes,
         encoder=None if arm == "scratch" else comparison.encoder, encoder_rate=TUNED_RATE if arm == "tuned" else 1.0,
     )  # fmt: skip
-    schedule = Schedule(steps=0) if arm == "frozen" else Schedule(minutes=comparison.minutes, evaluate_every=10_000)
+    schedule = Schedule(steps=0) if frozen else Schedule(minutes=comparison.minutes, evaluate_every=10_000)
     weights = LossWeights(contrast=0.6, spread=50.0)
     adapt(settings, schedule, architecture, space, weights=weights, device=checkpoint.resolve_device("auto"))
     return dict(checkpoint.read_card(out)["measured"])
-
-
-def _sizes_of(encoder: str) -> Any:
-    from dataclasses import replace
-
-    from worldmodel import checkpoint
-    from worldmodel.networks import architecture_from_dict
-
-    card = checkpoint.read_card(checkpoint.locate(encoder))
-    return replace(architecture_from_dict(dict(card["architecture"])), reader=0)
 
 
 # -- what is written and shown -----------------------------------------------------------------------------------------
@@ -206,8 +204,9 @@ def _write(folder: Path, points: Sequence[Mapping[str, Any]], comparison: Compar
         "# What is an encoder from video worth?",
         f"{some['task']}, {some['simulator']}, {some['planner']}, {some['episodes']} episodes each from seed "
         f"{some['seed']}, Wilson 95 % intervals. Encoder {comparison.encoder}; adapted on the first episodes of "
-        f"{', '.join(comparison.data)}. From scratch and tuned: {comparison.minutes:g} minutes from pixels, then "
-        f"{comparison.refine_minutes:g} on stored features; frozen: those {comparison.refine_minutes:g} alone.",
+        f"{', '.join(comparison.data)}. Every arm learns for {comparison.minutes + comparison.refine_minutes:g} minutes: "
+        f"from scratch and tuned {comparison.minutes:g} of them from pixels, the rest, and all of a frozen encoder's, on "
+        "stored features.",
         f"```bash\n{about['command']}\n```",
         "\n".join(_table(points)),
         verdict(points),

@@ -308,7 +308,6 @@ def test_a_world_without_state_is_adapted_to(tmp_path: Path) -> None:
 def test_pusher_goes_from_the_door_to_a_brain_also_beside_the_tabletop(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("imageio", reason="Gymnasium's MuJoCo worlds import it")
     pusher, table_top, eyes = (str(tmp_path / name) for name in ("pusher", "tabletop", "eyes"))
     words = ["steps_per_episode=8", "workers=1"]
     assert premotor.main(["collect", "env=gymnasium", "env.id=Pusher", "env.repeat=auto", "episodes=4", f"out={pusher}",

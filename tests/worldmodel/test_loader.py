@@ -29,7 +29,8 @@ def loader(episodes: Episodes, *, ahead: bool, steps: int = 3) -> Loader:
 
 
 def same(a: Windows, b: Windows) -> bool:
-    return all(getattr(a, field.name).equal(getattr(b, field.name)) for field in fields(Windows))
+    pairs = [(getattr(a, field.name), getattr(b, field.name)) for field in fields(Windows)]
+    return all(one is other is None or one.equal(other) for one, other in pairs)
 
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -14,6 +14,7 @@ import torch
 from tests.worldmodel.conftest import SMALL, without_times
 from tests.worldmodel.test_data import rewrite_column
 from worldmodel.adapt import AdaptSettings, adapt
+from worldmodel.beginnings import start_from
 from worldmodel.checkpoint import load, load_networks
 from worldmodel.data import Episodes
 from worldmodel.interface import TABLETOP
@@ -170,16 +171,49 @@ def test_an_action_that_nobody_recorded_is_guessed(tiny_dataset) -> None:
         torch.arange(len(episodes)), 8, 3, 8, torch.Generator().manual_seed(0), twins_by_state=False
     )
     torch.manual_seed(0)
-    networks = Networks(SMALL)
+    networks = Networks(replace(SMALL, guesses=True))
+    assert networks.motion is not None
     losses = adaptation_losses(networks, windows, torch.Generator().manual_seed(0), guess_actions=True)
     losses["rollout"].backward()
     # The prediction's error teaches what lies between two frames; blanked actions teach it nothing.
-    guess = networks.inverse.enter.weight.grad
+    guess = networks.motion.view.weight.grad
     assert guess is not None
     assert guess.abs().max() > 0
     networks.zero_grad(set_to_none=True)
     adaptation_losses(networks, windows, torch.Generator().manual_seed(0))["rollout"].backward()
-    assert networks.inverse.enter.weight.grad is None
+    assert networks.motion.view.weight.grad is None
+    with pytest.raises(ValueError, match="guess no actions"):
+        adaptation_losses(Networks(SMALL), windows, torch.Generator(), guess_actions=True)
+
+
+def test_what_video_taught_of_motion_is_translated_into_actions(tiny_dataset, tmp_path) -> None:
+    """Where features show what was done, a predictor from video predicts real actions before it has learned from any."""
+    video = tmp_path / "video"
+    settings = AdaptSettings(
+        data=(str(tiny_dataset),), out=str(video), windows_per_batch=16, window_steps=3, goal_reach=8, held_out=0.2,
+        video_only=True,
+    )  # fmt: skip
+    schedule = Schedule(steps=150, warmup_steps=10, evaluate_every=150, save_every=150)
+    adapt(settings, schedule, SMALL, weights=LossWeights(**BLIND, spread=50.0), bf16=False)
+    episodes = Episodes([tiny_dataset], SMALL.cameras, TABLETOP)
+    every = torch.arange(len(episodes))
+    at = episodes.choose(every, 64, 3, 8, torch.Generator().manual_seed(0), group=1)
+
+    def error(networks: Networks, actions: torch.Tensor) -> float:
+        with torch.no_grad():
+            z, after = (networks.encoder.eval()(episodes.frames(at.window[:, step])).float() for step in (0, 1))
+            p = networks.normalise_state(episodes.states[at.window[:, 0]])
+            return float((networks.step(z, p, actions)[0] - after).square().mean() / (z - after).square().mean())
+
+    torch.manual_seed(0)
+    fresh, taken = Networks(SMALL), Networks(SMALL)
+    start_from(taken, str(video), episodes, every, torch.device("cpu"))
+    fresh.encoder.load_state_dict(taken.encoder.state_dict())
+    done = episodes.actions[at.window[:, 0]]
+    assert error(taken, done) < min(0.7 * error(fresh, done), error(taken, torch.zeros_like(done)))
+    with torch.no_grad():  # where the arm goes is not known from video
+        moved = taken.step(torch.randn(4, SMALL.features), torch.ones(4, SMALL.state_size), done[:4])[1]
+    assert moved.equal(torch.ones(4, SMALL.state_size))
 
 
 def test_no_steps_at_all_refine_what_was_there(tiny_dataset, tmp_path) -> None:
