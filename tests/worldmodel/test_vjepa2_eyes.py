@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+import transformers
 from safetensors.torch import load_file, save_file
 
 from planners import CEM, Budget
@@ -30,8 +31,6 @@ from worldmodel.interface import TABLETOP
 from worldmodel.networks import Networks
 from worldmodel.trainer import Schedule
 from worldmodel.vjepa2_eyes import EyesError, FrozenEyes, open_eyes
-
-import transformers
 
 ROOT = Path(__file__).parents[2]
 CROP, PATCH, HIDDEN = 48, 8, 16
