@@ -228,7 +228,7 @@ def _said(estimate: Mapping[str, float]) -> str:
     return f"{estimate['value']:.3f} [{estimate['low']:.3f}, {estimate['high']:.3f}]"
 
 
-_COLUMNS = ("planner", "futures", "cost over doing nothing (95 %)", f"minus {BASELINE}'s, paired", "ms (p99)")
+_COLUMNS = ("planner", "futures", "cost over rest (95 %)", f"minus {BASELINE}'s, paired", "ms (p99)")
 
 
 def _lines(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
@@ -249,7 +249,7 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Any:
     title = f"{len(rows[0]['costs'])} problems of kind {rows[0]['problems']}"
     table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for number, column in enumerate(_COLUMNS):
-        table.add_column(column, justify="left" if number == 0 else "right")
+        table.add_column(column, justify="left" if number == 0 else "right", no_wrap=bool(number))
     for line in _lines(rows):
         table.add_row(*line)
     return table
@@ -283,6 +283,7 @@ def _draw(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     figures = _figures(rows)
     with plt.rc_context({"axes.spines.top": False, "axes.spines.right": False, "font.size": 10}):
@@ -299,6 +300,9 @@ def _draw(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
             axis.set_xscale("log")
             axis.set_yscale("log")
             axis.set_xlabel(name)
+            axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+            axis.xaxis.set_major_formatter("{x:g}")
+            axis.xaxis.set_minor_formatter(NullFormatter())
         axes[0].set_ylabel("cost over doing nothing")
         axes[0].legend(frameon=False)
         figure.tight_layout()
