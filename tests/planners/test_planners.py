@@ -176,7 +176,7 @@ class OneIn:
 def test_one_nan_future_an_iteration_changes_little(planner: SamplingPlanner, point: Any) -> None:
     clean = planner.plan(point(), HERE, GOAL, Budget(200, 5), generator=generator())
     spoilt = planner.plan(point(spoil=OneIn(5)), HERE, GOAL, Budget(200, 5), generator=generator())
-    assert spoilt.discarded == spoilt.cost_per_iteration.shape[1] >= 5
+    assert 5 <= spoilt.discarded <= spoilt.cost_per_iteration.shape[1]
     assert float(spoilt.cost) <= float(clean.cost) + 0.05 * cost_of_rest()
     assert torch.isfinite(spoilt.actions).all()
 
