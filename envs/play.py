@@ -149,17 +149,21 @@ def grasp_point(hand: Hand) -> np.ndarray:
     return pose[:3] + turned
 
 
-def lift(hand: Hand, position: np.ndarray, *, speed: float = 0.9) -> Actions:
-    """Grasp the object and hold it with the tool at a position."""
-    yaw = grasp_yaw(hand)
-    point = grasp_point(hand)
-    yield from over(hand, point[:2], yaw, 0.0)
+def close_on(hand: Hand, yaw: float, speed: float, patience: int) -> Actions:
+    """Over the object, down, and shut the fingers."""
+    yield from over(hand, grasp_point(hand)[:2], yaw, 0.0)
     point = grasp_point(hand)
     low = max(float(point[2]) - 0.004, float(WORKSPACE_LOW[2]))
-    yield from go(hand, np.array([*point[:2], low]), yaw, 0.0, speed=speed, patience=6, tolerance=0.007)
+    yield from go(hand, np.array([*point[:2], low]), yaw, 0.0, speed=speed, patience=patience, tolerance=0.007)
     here = hand.tool_position()
     for _ in range(3):
         yield toward(hand, np.array([*here[:2], low]), yaw, 1.0)
+
+
+def lift(hand: Hand, position: np.ndarray, *, speed: float = 0.9) -> Actions:
+    """Grasp the object and hold it with the tool at a position."""
+    yaw = grasp_yaw(hand)
+    yield from close_on(hand, yaw, speed, patience=6)
     yield from go(hand, np.array([*hand.tool_position()[:2], max(float(position[2]), 0.09)]), yaw, 1.0, speed=speed)
     yield from go(hand, position, yaw, 1.0, speed=speed, patience=14, tolerance=0.008)
 
@@ -174,13 +178,7 @@ def lift_again(hand: Hand, position: np.ndarray, *, speed: float = 0.9, tries: i
     """As `lift`, but what was missed or lost is let go of and grasped again."""
     for _ in range(tries):
         yaw = grasp_yaw(hand)
-        yield from over(hand, grasp_point(hand)[:2], yaw, 0.0)
-        point = grasp_point(hand)
-        low = max(float(point[2]) - 0.004, float(WORKSPACE_LOW[2]))
-        yield from go(hand, np.array([*point[:2], low]), yaw, 0.0, speed=speed, patience=8, tolerance=0.007)
-        here = hand.tool_position()
-        for _ in range(3):
-            yield toward(hand, np.array([*here[:2], low]), yaw, 1.0)
+        yield from close_on(hand, yaw, speed, patience=8)
         clear = np.array([*hand.tool_position()[:2], max(float(position[2]), 0.09)])
         for place, patience in ((clear, 12), (position, 14)):
             steps = go(hand, place, yaw, 1.0, speed=speed, patience=patience, tolerance=0.008)

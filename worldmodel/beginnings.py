@@ -159,7 +159,9 @@ def reads_first(reader: str | None, networks: Networks) -> Networks | None:
 
 def go_on_from(networks: Networks, start: str) -> None:
     """Take over all weights of a checkpoint, and what it knows of its state's spread."""
-    before, _ = checkpoint.load_networks(checkpoint.locate(start))
+    before, card = checkpoint.load_networks(checkpoint.locate(start))
+    if checkpoint.watched_only(card):
+        raise ValueError(f"{start} learned from video alone; begin with its encoder: encoder={start}")
     mine, theirs = (architecture_to_dict(each.architecture) for each in (networks, before))
     for size, value in theirs.items():
         if size != "eyes" and mine[size] != value:  # the same eyes may lie elsewhere

@@ -119,10 +119,10 @@ def cached(root: Path, name: str, shape: tuple[int, ...], fill: Callable[[np.nda
     Written under another name and renamed when whole: several processes do not disturb each other.
     """
     beside = (root if root.is_dir() else root.parent) / CACHE / name
-    if (found := _whole(beside, shape)) is not None:
+    if (found := whole(beside, shape)) is not None:
         return found
     cache = cache_folder(root) / name
-    if (found := _whole(cache, shape)) is not None:
+    if (found := whole(cache, shape)) is not None:
         return found
     make_room(cache.parent, int(np.prod(shape)), root)
     temporary = cache.with_name(f"{cache.stem}.{os.getpid()}.part")
@@ -137,11 +137,12 @@ def cached(root: Path, name: str, shape: tuple[int, ...], fill: Callable[[np.nda
     return np.load(cache, mmap_mode="r")
 
 
-def _whole(cache: Path, shape: tuple[int, ...]) -> np.ndarray | None:
+def whole(cache: Path, shape: tuple[int, ...], dtype: type[np.generic] = np.uint8) -> np.ndarray | None:
+    """A file of the cache, memory-mapped, if it is there and of this shape and type."""
     if not cache.is_file():
         return None
     try:
         pictures = np.load(cache, mmap_mode="r")
     except (ValueError, EOFError):
         return None
-    return pictures if pictures.shape == shape and pictures.dtype == np.uint8 else None
+    return pictures if pictures.shape == shape and pictures.dtype == dtype else None

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from worldmodel.data import DatasetError, Episodes
-from worldmodel.decoding import CACHE, cache_folder
+from worldmodel.decoding import CACHE, cache_folder, whole
 from worldmodel.networks import BorrowedEncoder, Encoder
 from worldmodel.vjepa2_eyes import FrozenEyes
 
@@ -65,11 +65,11 @@ def _stored(
 
     shape = (len(pictures), pictures.shape[1] * eyes.size.found)
     beside = (root if root.is_dir() else root.parent) / CACHE / name
-    if (whole := _opened(beside, shape)) is not None:
-        return whole
+    if (there := whole(beside, shape, np.float16)) is not None:
+        return there
     place = cache_folder(root) / name
-    if (whole := _opened(place, shape)) is not None:
-        return whole
+    if (there := whole(place, shape, np.float16)) is not None:
+        return there
     part, done = _begun(place, shape)
     needed, free = 2 * (shape[0] - done) * shape[1], shutil.disk_usage(place.parent).free
     if needed > free:
@@ -113,17 +113,7 @@ def _begun(place: Path, shape: tuple[int, ...]) -> tuple[Path, int]:
             left.replace(mine)
         except FileNotFoundError:  # another process was faster
             continue
-        if 0 < int(rows) <= shape[0] and _opened(mine, shape) is not None:
+        if 0 < int(rows) <= shape[0] and whole(mine, shape, np.float16) is not None:
             return mine, int(rows)
         mine.unlink()
     return _part(place, 0), 0
-
-
-def _opened(place: Path, shape: tuple[int, ...]) -> np.ndarray | None:
-    if not place.is_file():
-        return None
-    try:
-        found = np.load(place, mmap_mode="r")
-    except (ValueError, EOFError):
-        return None
-    return found if found.shape == shape and found.dtype == np.float16 else None

@@ -6,6 +6,7 @@ counts as two more futures. What is compared is the cost of the plan that comes 
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import os
@@ -48,7 +49,7 @@ class Problems:
     goals: Tensor
     objective: Objective
     settings: Mapping[str, Any]
-    weights: str
+    mark: str  # a name for exactly these problems and these weights
 
     def costs(self, actions: Tensor) -> np.ndarray:
         """What plans (N, H, A), one for each problem, come to: (N,), as the judge imagines them."""
@@ -83,7 +84,7 @@ def run(words: Mapping[str, Any], planners: Sequence[Mapping[str, Any]], folder:
         bar = progress.add_task("searches", total=len(kinds) * len(made) * len(budgets) * count)
         for kind in kinds:
             problems = make_problems(kind, words, count, seed)
-            kept = folder / "searches" / f"{kind}-{problems.weights or 'no-weights'}-{count}-{seed}.json"
+            kept = folder / "searches" / f"{kind}-{problems.mark}-{count}-{seed}.json"
             done = json.loads(kept.read_text()) if kept.is_file() else {}
             for settings in planners:
                 for budget in budgets:
@@ -137,7 +138,9 @@ def make_problems(kind: str, words: Mapping[str, Any], count: int, seed: int) ->
         goals.append(visible_goal(info["goal"], model.required_keys).encode(model))
     env.close()
     objective = make_objective(words["objective"])
-    return Problems(kind, model, judge, torch.cat(starts), torch.cat(goals), objective, {}, weights_digest(config))
+    decides = json.dumps([world, dict(config), weights_digest(config)], sort_keys=True)
+    mark = hashlib.sha256(decides.encode()).hexdigest()[:12]
+    return Problems(kind, model, judge, torch.cat(starts), torch.cat(goals), objective, {}, mark)
 
 
 def search_all(

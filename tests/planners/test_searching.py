@@ -48,6 +48,11 @@ def test_searches_are_compared_problem_by_problem(tmp_path: Path, capsys: pytest
         assert before.items() <= after.items()
         assert len(after) == len(before) + 1
 
+    # Another task's problems are others, in the same folder too.
+    of_push = figures[2]["cost"]
+    assert front_door([word.replace("task=push", "task=reach") for word in command]) == 0
+    assert json.loads((out / "planners.json").read_text())["figures"][2]["cost"] != of_push
+
 
 def test_the_latent_world_has_goals_that_can_be_reached() -> None:
     world = LatentWorld()

@@ -107,6 +107,8 @@ def test_video_alone_trains_an_encoder_that_adaptation_starts_from(tiny_dataset,
     assert history
     change = (started["join.weight"] - pretrained["join.weight"]).abs().max()
     assert change < 0.05  # one careful step away, not a fresh start
+    with pytest.raises(ValueError, match="learned from video alone; begin with its encoder"):
+        train(tiny_dataset, tmp_path / "on", 1, start=str(tmp_path / "video"))
 
 
 def test_video_alone_learns_from_no_action_and_no_state(tiny_dataset, tmp_path) -> None:
