@@ -24,6 +24,7 @@ from worldmodel.interface import Latent, WorldModel
 
 # Draws by which the prior's middle and spread are known.
 PRIOR_DRAWS = 64
+PRIOR_NEAREST = 16
 
 
 class Planner(ABC):
@@ -197,12 +198,18 @@ class SamplingPlanner(Planner):
         return torch.cat([*parts, drawn], 1)
 
     def _prior(self, model: WorldModel, latent: Tensor, goal: Tensor, generator: torch.Generator) -> Belief | None:
-        """What the prior proposes, as a belief over its own steps (B, K, A)."""
+        """What the prior proposes first, as a belief over its own steps (B, K, A).
+
+        A prior may weigh several things to do against each other. Their mean may be none of them, so the spread is that of
+        the draws nearest to the first one.
+        """
         proposals = self._proposals(model, latent, goal, PRIOR_DRAWS, generator)
         if proposals is None or not torch.isfinite(proposals).all():
             return None
-        proposals = proposals[:, :, : self.horizon].float()
-        return Belief(proposals.mean(1), proposals.std(1))
+        away = (proposals[:, 1:, : self.horizon] - proposals[:, :1, : self.horizon]).float()
+        nearest = away.square().sum((-2, -1)).topk(PRIOR_NEAREST, largest=False).indices
+        rows = torch.arange(len(away), device=away.device)[:, None]
+        return Belief(proposals[:, 0, : self.horizon].float(), away[rows, nearest].square().mean(1).sqrt())
 
     def _confined(self, belief: Belief, prior: Belief) -> tuple[Belief, Tensor, Tensor]:
         """The belief begun at the prior, and bounds (B, H, A) around it; beyond the prior's steps all stays open."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from worldmodel import checkpoint, processes, vjepa2_eyes
 from worldmodel.data import Episodes
-from worldmodel.networks import Architecture, Networks, architecture_from_dict, architecture_to_dict
+from worldmodel.networks import Architecture, Networks, architecture_from_dict
 from worldmodel.vjepa2_eyes import FrozenEyes
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # Transitions by which it is found out what a guessed motion means.
 TRANSLATED = 4096
+# How far apart the modes of a prior begin that had one, in actions of [-1, 1].
+BRANCH_SPREAD = 0.1
 
 
 def frozen_eyes(settings: AdaptSettings, architecture: Architecture) -> FrozenEyes | None:
@@ -162,10 +164,28 @@ def go_on_from(networks: Networks, start: str) -> None:
     before, card = checkpoint.load_networks(checkpoint.locate(start))
     if checkpoint.watched_only(card):
         raise ValueError(f"{start} learned from video alone; begin with its encoder: encoder={start}")
-    mine, theirs = (architecture_to_dict(each.architecture) for each in (networks, before))
+    mine, theirs = (asdict(each.architecture) for each in (networks, before))
     for size, value in theirs.items():
-        if size != "eyes" and mine[size] != value:  # the same eyes may lie elsewhere
+        # The same eyes may lie elsewhere, and one way to go on may become several.
+        if size != "eyes" and mine[size] != value and not (size == "proposal_modes" and value == 1):
             raise ValueError(
                 f"{start} has {size}={value}, here it is {mine[size]}; set architecture.{size} alike or start afresh"
             )
+    if mine["proposal_modes"] != theirs["proposal_modes"]:
+        _branch(before, mine["proposal_modes"])
     networks.load_state_dict(before.state_dict())
+
+
+@torch.no_grad()
+def _branch(networks: Networks, modes: int) -> None:
+    """Let every mode of the prior begin as the one there is, nearly: what is quite alike would stay alike."""
+    leave = networks.proposal.leave[-1]
+    assert isinstance(leave, nn.Linear)
+    generator = torch.Generator().manual_seed(3)
+    branched = nn.Linear(leave.in_features, modes * leave.out_features + modes)
+    steps = networks.architecture.proposal_steps * networks.architecture.action_size
+    apart = torch.zeros(modes, leave.out_features)
+    apart[:, :steps] = BRANCH_SPREAD * torch.randn(modes, steps, generator=generator)
+    branched.weight.copy_(torch.cat([leave.weight.repeat(modes, 1), leave.weight.new_zeros(modes, leave.in_features)]))
+    branched.bias.copy_(torch.cat([(leave.bias + apart).flatten(), leave.bias.new_zeros(modes)]))
+    networks.proposal.leave[-1] = branched

@@ -247,12 +247,10 @@ def proposal_loss(networks: Networks, z: Tensor, p: Tensor, goal: Tensor, action
         actions: (*, K, A) in [-1, 1], what was done next.
         before: (*, K) whether that was before the goal.
     """
-    a = networks.architecture
-    mean, log_std = networks.proposal(z, p, goal).float().chunk(2, -1)
-    mean = mean.unflatten(-1, (a.proposal_steps, a.action_size))
-    log_std = log_std.unflatten(-1, (a.proposal_steps, a.action_size)).clamp(-3.0, 1.0)
-    unlikely = 0.5 * ((actions - mean) * torch.exp(-log_std)) ** 2 + log_std
-    return (unlikely * before[..., None]).sum() / (before.sum() * a.action_size).clamp(min=1)
+    proposed = networks.proposed(z, p, goal)
+    unlikely = 0.5 * ((actions.unsqueeze(-3) - proposed.mean) * torch.exp(-proposed.log_std)) ** 2 + proposed.log_std
+    of_mode = (unlikely * before[..., None, :, None]).sum((-2, -1))
+    return -torch.logsumexp(proposed.log_weight - of_mode, -1).sum() / (before.sum() * actions.shape[-1]).clamp(min=1)
 
 
 def _sketch_loss(networks: Networks, encoded: Tensor, pictures: Tensor, generator: torch.Generator) -> Tensor:

@@ -109,14 +109,19 @@ class NativeModel:
         return ((p - wanted).abs() * self.networks.get_buffer("readout_trust")).mean(-1)
 
     def propose(self, latent: Tensor, goal: Tensor, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """(B, n, K, A) drawn from the goal-conditioned inverse model; the first of the n is its mean."""
+        """(B, n, K, A) drawn from the goal-conditioned inverse model; the first of the n is the mean of its likeliest
+        mode."""
         z, p, _ = self._split(latent)
-        mean, log_std = self.networks.proposal(z, p, goal[:, : self._features]).chunk(2, -1)
-        shape = (len(z), 1, self.architecture.proposal_steps, self.architecture.action_size)
-        mean, std = mean.reshape(shape), log_std.clamp(-3.0, 1.0).exp().reshape(shape)
-        noise = torch.randn(len(z), n, *shape[2:], generator=generator, device=self.device)
+        log_weight, mean, log_std = self.networks.proposed(z, p, goal[:, : self._features])
+        noise = torch.randn(len(z), n, *mean.shape[2:], generator=generator, device=self.device)
         noise[:, 0] = 0.0
-        return (mean + std * noise).clamp(-1.0, 1.0)
+        if mean.shape[1] == 1:
+            mode = torch.zeros(len(z), n, dtype=torch.long, device=self.device)
+        else:
+            mode = torch.multinomial(log_weight.exp(), n, replacement=True, generator=generator)
+            mode[:, 0] = log_weight.argmax(-1)
+        row = torch.arange(len(z), device=self.device)[:, None]
+        return (mean[row, mode] + log_std[row, mode].exp() * noise).clamp(-1.0, 1.0)
 
     def uncertainty(self, latents: Tensor) -> Tensor:
         """Predicted error accumulated along the future over its calibrated quantile: (B, *X, L) -> (B, *X)."""

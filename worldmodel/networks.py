@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +27,7 @@ TRAINING_HEADS = ("inverse.", "sketch.", "motion.")
 class Architecture:
     """Sizes of the native model; saved with the weights.
 
-    `reader` is the width of a reader of its own, 0 without one. `eyes` names frozen eyes (`worldmodel.vjepa2_eyes`) that
+    `proposal_modes` is how many different things to do next the prior weighs against each other. `reader` is the width of a reader of its own, 0 without one. `eyes` names frozen eyes (`worldmodel.vjepa2_eyes`) that
     look instead of convolutions of its own; empty without. `guesses`: made from video, it guesses actions (`Motion`).
     """
 
@@ -42,6 +42,7 @@ class Architecture:
     head_width: int = 512
     distance_bins: int = 32
     proposal_steps: int = 5
+    proposal_modes: int = 1
     reader: int = 0
     eyes: str = ""
     guesses: bool = False
@@ -49,6 +50,8 @@ class Architecture:
     def __post_init__(self) -> None:
         if self.image_size % 16:
             raise ValueError(f"image_size is {self.image_size}; the native encoder wants a multiple of 16")
+        if self.proposal_modes < 1:
+            raise ValueError(f"proposal_modes is {self.proposal_modes}; the prior needs at least 1")
 
 
 def _grid(size: int) -> Tensor:
@@ -243,6 +246,18 @@ class Decoder(nn.Module):
         return torch.sigmoid(self.steps[-1](x))
 
 
+class Proposed(NamedTuple):
+    """What might be done next: M Gaussians over K actions of A numbers.
+
+    One Gaussian between two ways round an object would lead through it, and one between waiting and closing the fingers
+    would half close them.
+    """
+
+    log_weight: Tensor  # (*, M), how likely each is
+    mean: Tensor  # (*, M, K, A)
+    log_std: Tensor  # (*, M, K, A)
+
+
 class Networks(nn.Module):
     """All trained parts: encoder, predictor, heads, decoder, and what is measured about data.
 
@@ -263,7 +278,9 @@ class Networks(nn.Module):
         self.inverse = ResidualMLP(2 * a.features, a.action_size, 256, 2)
         pair = body + a.features
         self.steps_to_goal = ResidualMLP(pair, a.distance_bins, a.head_width, 3)
-        self.proposal = ResidualMLP(pair, 2 * a.proposal_steps * a.action_size, a.head_width, 3)
+        weights = a.proposal_modes if a.proposal_modes > 1 else 0  # one mode needs no weight
+        moves = 2 * a.proposal_steps * a.action_size
+        self.proposal = ResidualMLP(pair, a.proposal_modes * moves + weights, a.head_width, 3)
         self.doubt = ResidualMLP(body + a.action_size, 1, 128, 2)
         # A coarse colour map of the first camera (SKETCH x SKETCH, brightness and two colour differences): a pretext
         # that makes what is small and coloured weigh as much as what is large and grey.
@@ -280,6 +297,19 @@ class Networks(nn.Module):
         """One step ahead: features (..., D), proprioception (..., P), action (..., A)."""
         change = self.predictor(z, p, action)
         return z + change[..., : z.shape[-1]], p + change[..., z.shape[-1] :]
+
+    def proposed(self, z: Tensor, p: Tensor, goal: Tensor) -> Proposed:
+        """What the prior proposes: features (*, D), proprioception (*, P), features of the goal (*, D)."""
+        a = self.architecture
+        answer = self.proposal(z, p, goal).float()
+        moves = 2 * a.proposal_steps * a.action_size
+        mean, log_std = answer[..., : a.proposal_modes * moves].unflatten(-1, (a.proposal_modes, moves)).chunk(2, -1)
+        if a.proposal_modes > 1:
+            log_weight = answer[..., -a.proposal_modes :].log_softmax(-1)
+        else:
+            log_weight = torch.zeros_like(mean[..., 0])
+        shape = (a.proposal_steps, a.action_size)
+        return Proposed(log_weight, mean.unflatten(-1, shape), log_std.clamp(-3.0, 1.0).unflatten(-1, shape))
 
     def read_state(self, pictures: Tensor, z: Tensor) -> Tensor:
         """The arm's normalised state (N, P) off pictures (N, C, H, W, 3) whose features are z (N, D)."""
@@ -299,8 +329,8 @@ class Networks(nn.Module):
 def architecture_to_dict(architecture: Architecture) -> dict[str, Any]:
     """For a checkpoint's card."""
     values = {**asdict(architecture), "cameras": list(architecture.cameras)}
-    for later in ("eyes", "guesses"):  # cards are as they were before these came
-        if not values[later]:
+    for later in ("eyes", "guesses", "proposal_modes"):  # cards are as they were before these came
+        if values[later] == Architecture.__dataclass_fields__[later].default:
             del values[later]
     return values
 

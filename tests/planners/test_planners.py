@@ -317,6 +317,22 @@ def test_near_the_prior_means_near_the_prior(width: float, middle: float) -> Non
     assert_same(plan, planner.plan(brain, HERE, GOAL, Budget(32, 3), generator=generator()))
 
 
+def test_between_two_ways_the_prior_takes_one() -> None:
+    class Fork(PointMass):
+        """Left or right with the same likelihood; the first proposal is left."""
+
+        def propose(self, latent: Any, goal: Any, n: int, generator: Any = None) -> Any:
+            side = torch.randint(2, (len(latent), n, 1, 1), generator=generator) * 2.0 - 1.0
+            side[:, 0] = -1.0
+            noise = 0.05 * torch.randn(len(latent), n, 3, 3, generator=generator)
+            noise[:, 0] = 0.0
+            return (0.7 * side + noise).clamp(-1.0, 1.0)
+
+    planner = CEM(horizon=5, objective=OBJECTIVE, within_prior=1.0, proposal_share=0.0)
+    plan = planner.plan(Fork(), HERE, GOAL, Budget(32, 3), generator=generator())
+    assert (plan.actions[:, :3] + 0.7).abs().max() < 0.15
+
+
 def test_near_the_prior_a_brain_without_one_searches_everywhere(point: Any) -> None:
     anywhere = CEM(horizon=5, objective=OBJECTIVE)
     near = replace(anywhere, within_prior=1.0)

@@ -14,11 +14,12 @@ import torch
 from tests.worldmodel.conftest import SMALL, without_times
 from tests.worldmodel.test_data import rewrite_column
 from worldmodel.adapt import AdaptSettings, adapt
-from worldmodel.beginnings import start_from
-from worldmodel.checkpoint import load, load_networks
+from worldmodel.beginnings import go_on_from, start_from
+from worldmodel.checkpoint import load, load_networks, save
 from worldmodel.data import Episodes
 from worldmodel.interface import TABLETOP
 from worldmodel.losses import LossWeights, adaptation_losses, contrast_loss, proposal_loss, readout_loss, spread_loss
+from worldmodel.native import NativeModel
 from worldmodel.networks import Networks
 from worldmodel.pretrain import BLIND
 from worldmodel.refine import refine
@@ -165,6 +166,42 @@ def test_refined_proposals_fit_what_was_done(tiny_dataset, tmp_path) -> None:
     before = unlikely()
     refine(networks, episodes, every, minutes=0.03, seed=0, device=torch.device("cpu"), bf16=False, readout=False)
     assert unlikely() < before
+
+
+def test_a_prior_of_several_modes_keeps_two_ways_apart() -> None:
+    torch.manual_seed(0)
+    networks = Networks(replace(SMALL, proposal_modes=3))
+    z, p, goal = torch.zeros(64, 24), torch.zeros(64, 7), torch.zeros(64, 24)
+    side = (torch.arange(64) % 4 == 0).float() * 1.6 - 0.8  # a quarter of those who stood here went up, the others down
+    actions = side[:, None, None].expand(64, 3, 7)
+    learn = torch.optim.Adam(networks.proposal.parameters(), 3e-3)
+    for _ in range(150):
+        learn.zero_grad()
+        proposal_loss(networks, z, p, goal, actions, torch.ones(64, 3, dtype=torch.bool)).backward()
+        learn.step()
+    model = NativeModel(networks, TABLETOP)
+    latent = torch.zeros(1, 24 + 7 + 1)
+    drawn = model.propose(latent, latent, 400, torch.Generator().manual_seed(0))[0]
+    assert (drawn[0] + 0.8).abs().max() < 0.1
+    assert ((drawn.mean((1, 2)).abs() - 0.8).abs() < 0.15).float().mean() > 0.99
+    assert 0.15 < (drawn[1:].mean((1, 2)) > 0).float().mean() < 0.35
+
+
+def test_one_way_to_go_on_may_become_several(tiny_dataset, tmp_path) -> None:
+    train(tiny_dataset, tmp_path / "one", 3)
+    one, _ = load_networks(tmp_path / "one")
+    branched = Networks(replace(one.architecture, proposal_modes=4))
+    go_on_from(branched, str(tmp_path / "one"))
+    latent, goal = torch.randn(2, 24 + 7 + 1, generator=torch.Generator().manual_seed(1))[:, None]
+    before, after = (
+        NativeModel(networks, TABLETOP).propose(latent, goal, 1)[0, 0] for networks in (one, branched)
+    )
+    assert 0 < (before - after).abs().max() < 0.5
+    save(tmp_path / "four", branched, TABLETOP, {})
+    again, _ = load_networks(tmp_path / "four")
+    assert again.architecture.proposal_modes == 4
+    with pytest.raises(ValueError, match="proposal_modes=4, here it is 1"):
+        go_on_from(Networks(one.architecture), str(tmp_path / "four"))
 
 
 def test_an_action_that_nobody_recorded_is_guessed(tiny_dataset) -> None:
