@@ -72,6 +72,7 @@ class AdaptSettings:
     episode_frames: int = 64
     episodes: int | None = None
     encoder_rate: float = 1.0
+    sharded: bool = False
 
     def __post_init__(self) -> None:
         for name, least in (("windows_per_batch", 2), ("window_steps", 1), ("goal_reach", 1)):
@@ -82,6 +83,8 @@ class AdaptSettings:
                 raise ValueError(f"{name} is {getattr(self, name)}; it is a time, 0 or more")
         if self.store_findings and (self.colour_jitter > 0 or self.hue_jitter > 0):
             raise ValueError("store_findings=true keeps what is found in the pictures as they are; say colour_jitter=0")
+        if self.sharded and self.compile:
+            raise ValueError("sharded=true and compile=true do not go together; leave one of them out")
         if not 0 < self.encoder_rate <= 1:
             raise ValueError(
                 f"encoder_rate is {self.encoder_rate}; it is a share of the learning rate, above 0 and at most 1 (an "
@@ -123,6 +126,10 @@ def adapt(
     logs.check(settings.log)
     team = processes.join(device or torch.device("cpu"))
     device = team.device
+    if settings.sharded and team.size == 1:
+        raise ValueError(
+            "sharded=true spreads the weights over several processes; start with torchrun --nproc-per-node N -m premotor ..."
+        )
     weights = weights or LossWeights()
     out = Path(settings.out)
     if action_space.size != architecture.action_size:
@@ -149,7 +156,7 @@ def adapt(
             f"{architecture.state_size}; set architecture.state_size="
         )
     if settings.start is not None:
-        architecture = beginnings.with_its_reader(architecture, settings.start)
+        architecture = beginnings.grown(architecture, settings.start)
     training, held_out = episodes.split(settings.held_out, settings.seed)
     measures.check_long_enough(episodes, training, held_out)
     torch.manual_seed(settings.seed)
@@ -172,6 +179,10 @@ def adapt(
 
     done = {"refined_minutes": 0.0, "reading_minutes": 0.0}  # of what is exported
 
+    shown = None
+    if settings.sharded and team.first:
+        with torch.random.fork_rng(devices=[]):
+            shown = Networks(architecture, eyes).to(device)
     compiled = settings.compile
     if compiled and (why := cost.can_compile(device)):
         processes.say(f"compile=true was said, but nothing compiles here ({why}); going on without.")
@@ -220,6 +231,8 @@ def adapt(
         team=team,
         prefetch=prefetch,
         slower={"encoder.": settings.encoder_rate},
+        sharded=settings.sharded,
+        shown=shown,
         log=lambda step: logs.start(settings.log, out, step, asdict(settings) | asdict(schedule)),
         recipe={
             "windows_per_batch": settings.windows_per_batch,
@@ -394,6 +407,7 @@ def settings_from_config(cfg: DictConfig, **extra: Any) -> tuple[AdaptSettings, 
         colour_jitter=float(cfg.colour_jitter),
         hue_jitter=float(cfg.hue_jitter),
         compile=bool(cfg.compile),
+        sharded=bool(cfg.sharded),
         checkpointing=bool(cfg.checkpointing),
         prefetch=None if cfg.prefetch is None else bool(cfg.prefetch),
         log=None if cfg.log is None else str(cfg.log),

@@ -130,10 +130,11 @@ def _take_over(networks: Networks, pretrained: Networks, translation: Tensor) ->
     outcome.bias[features:].zero_()
 
 
-def with_its_reader(architecture: Architecture, start: str) -> Architecture:
-    """The same sizes, with a reader if the checkpoint one goes on from has one: it is taken over as it is."""
-    card = checkpoint.read_card(checkpoint.locate(start))
-    return replace(architecture, reader=architecture_from_dict(dict(card["architecture"])).reader)
+def grown(architecture: Architecture, start: str) -> Architecture:
+    """The same sizes with what the checkpoint one goes on from has grown: a reader, modes of its prior."""
+    theirs = architecture_from_dict(dict(checkpoint.read_card(checkpoint.locate(start))["architecture"]))
+    modes = max(architecture.proposal_modes, theirs.proposal_modes)
+    return replace(architecture, reader=theirs.reader, proposal_modes=modes)
 
 
 def reads_first(reader: str | None, networks: Networks) -> Networks | None:

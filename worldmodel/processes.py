@@ -2,7 +2,7 @@
 
 `torchrun --nproc-per-node 2 -m premotor adapt ...`, or any launcher that sets RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR
 and MASTER_PORT, as `accelerate launch` does. Every process draws its own windows, gradients are averaged by torch's
-DistributedDataParallel (NCCL between GPUs, gloo between CPUs), and the first process alone evaluates, writes and prints.
+DistributedDataParallel or, where the weights are spread, by FSDP2 (NCCL between GPUs, gloo between CPUs), and the first process alone evaluates, writes and prints.
 A process started by itself is a team of one: nothing is wrapped, nothing is sent.
 """
 
@@ -63,15 +63,21 @@ class Team:
                 if type(child) is nn.BatchNorm1d:
                     setattr(parent, name, SharedNorm(child, self))
 
-    def wrap(self, module: nn.Module) -> nn.Module:
-        """A module whose backward pass leaves in every process the gradient of the mean loss of all.
+    def wrap(self, learner: nn.Module, module: nn.Module, *, sharded: bool = False) -> nn.Module:
+        """A learner of a module whose backward pass leaves in every process the gradient of the mean loss of all.
 
-        Weights begin as the first process has them. Buffers need not be sent: `SharedNorm` keeps them alike.
+        Weights begin as the first process has them. Buffers need not be sent: `SharedNorm` keeps them alike. Sharded, every
+        process holds a part of the weights only.
         """
         if self.size == 1:
-            return module
+            return learner
+        if sharded:
+            from worldmodel.sharding import spread
+
+            spread(learner, module, self.device)
+            return learner
         # A static graph lets parts without a loss (a reader, which learns later) stay without a gradient.
-        return DistributedDataParallel(module, broadcast_buffers=False, gradient_as_bucket_view=True, static_graph=True)
+        return DistributedDataParallel(learner, broadcast_buffers=False, gradient_as_bucket_view=True, static_graph=True)
 
     # -- agreeing --------------------------------------------------------------------------------------------------
 

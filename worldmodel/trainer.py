@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from worldmodel import sharding
 from worldmodel.data import Windows
 from worldmodel.loader import Loader
 from worldmodel.logs import Log
@@ -103,6 +104,9 @@ class Trainer:
         slower: beginning of parameters' names -> their share of the learning rate.
         recipe: what else decides the run (data, sizes, weights); a run goes on only under the same.
         log: (step) -> where evaluations are also taken down.
+        sharded: weights are spread over the processes (`worldmodel.sharding`).
+        shown: made like the module, it holds all averaged weights where they are evaluated and exported; None: the module
+            does. Sharded, the first process needs one.
     """
 
     def __init__(
@@ -124,16 +128,19 @@ class Trainer:
         slower: Mapping[str, float] | None = None,
         recipe: Mapping[str, Any] | None = None,
         log: Callable[[int], Log] = lambda step: Log(),
+        sharded: bool = False,
+        shown: nn.Module | None = None,
     ) -> None:
         self.module, self.weights, self.schedule = module, weights, schedule
+        self.sharded, self.shown = sharded, shown or module
         self.recipe = {
             **asdict(schedule), **weights, "seed": seed, "bf16": bf16, "processes": team.size, "prefetch": prefetch,
-            **(recipe or {}),
+            **({"sharded": True} if self.sharded else {}), **(recipe or {}),
         }  # fmt: skip
         self.evaluate, self.export, self.settle = evaluate, export, settle
         self.out, self.bf16, self.team, self.device = out, bf16, team, team.device
         team.share_norms(module)
-        self.learner = team.wrap(Learner(module, losses))
+        self.learner = team.wrap(Learner(module, losses), module, sharded=self.sharded)
         seed = team.seed(seed)
         generator = torch.Generator().manual_seed(seed)
         self.noise = torch.Generator().manual_seed(seed + NOISE_SEED) if prefetch else generator
@@ -223,43 +230,45 @@ class Trainer:
         self.waited += self.loader.waited - waited
         self.seconds += time.monotonic() - began
 
-    def averaged(self) -> Any:
-        """A context in which the module holds the averaged weights, settled for evaluation."""
-        return _Swapped(self)
-
     def _evaluate(self, say: Callable[[str], None]) -> None:
         """The first process evaluates and writes; the others wait for what it found."""
+        averages = sharding.whole(self.averages, keep=self.team.first) if self.sharded else self.averages
         if self.team.first:
             with self.team.alone():
-                self._measure(say)
+                self._measure(say, averages)
         self.history = self.team.from_first(self.history)
 
-    def _measure(self, say: Callable[[str], None]) -> None:
-        with self.averaged():
+    def _measure(self, say: Callable[[str], None], averages: dict[str, Tensor]) -> None:
+        with _Averaged(self, averages) as module:
             times = {"minutes": self.seconds / 60, "loader_share": self._loader_share()}
             figures = {"step": float(self.step), **times, **self._smooth}
             with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-                figures |= self.evaluate(self.module)
+                figures |= self.evaluate(module)
             self.history = [row for row in self.history if row["step"] < self.step] + [figures]
             say("  ".join(f"{name} {value:.4g}" for name, value in figures.items()))
             temporary = self.out / f".history.{os.getpid()}.part"
             temporary.write_text("".join(json.dumps(row) + "\n" for row in self.history))
             os.replace(temporary, self.out / "history.jsonl")
             self.log.write(figures)
-            self.export(self.module, self.history)
+            self.export(module, self.history)
 
     # -- saving ----------------------------------------------------------------------------------------------------
 
     def save(self) -> None:
         """Write the run's state, whole; with several processes the first writes, and all have to come."""
         generators = self.team.gather(torch.stack([self.loader.state(), self.noise.get_state()]))
+        learned = {
+            "module": self.module.state_dict(),
+            "averages": self.averages,
+            "optimizer": self.optimizer.state_dict(),
+        }
+        if self.sharded:
+            learned = sharding.whole(learned, keep=self.team.first)
         if not self.team.first:
             return
         self.out.mkdir(parents=True, exist_ok=True)
         state = {
-            "module": self.module.state_dict(),
-            "averages": self.averages,
-            "optimizer": self.optimizer.state_dict(),
+            **learned,
             "generators": generators,  # (processes, 2, bytes)
             "global_generator": torch.get_rng_state(),
             "position": {"step": self.step, "seconds": self.seconds, "waited": self.waited},
@@ -286,7 +295,7 @@ class Trainer:
         if not path.exists():
             return False
         try:
-            state = torch.load(path, map_location=self.device, weights_only=True)
+            state = torch.load(path, map_location="cpu" if self.sharded else self.device, weights_only=True)
         except Exception as error:
             raise ValueError(f"{path} is damaged ({type(error).__name__}); delete it or say resume=false") from None
         if not isinstance(state, dict) or "recipe" not in state:
@@ -299,6 +308,10 @@ class Trainer:
                 f"{self.out} was trained with {name}={before.get(name)}, now it is {self.recipe.get(name)}; "
                 "choose another out= or the same settings"
             )
+        if self.sharded:
+            own = self.module.state_dict()
+            state |= {name: sharding.shared(state[name], own) for name in ("module", "averages")}
+            state["optimizer"] = sharding.shared_moments(state["optimizer"], self.optimizer)
         self.module.load_state_dict(state["module"])
         self.averages = state["averages"]
         for group in state["optimizer"]["param_groups"]:
@@ -354,22 +367,23 @@ class _Asked:
             signal.signal(number, handler)
 
 
-class _Swapped:
-    """Averaged weights in, settled, evaluation mode; the training weights and random state come back after."""
+class _Averaged:
+    """A module with the averaged weights, settled, in evaluation mode; training weights and random state come back after."""
 
-    def __init__(self, trainer: Trainer) -> None:
-        self.trainer = trainer
+    def __init__(self, trainer: Trainer, averages: dict[str, Tensor]) -> None:
+        self.trainer, self.averages = trainer, averages
 
-    def __enter__(self) -> None:
-        module = self.trainer.module
+    def __enter__(self) -> nn.Module:
+        trainer, module = self.trainer, self.trainer.shown
         self._kept = {name: value.detach().clone() for name, value in module.state_dict().items()}
         self._random = torch.get_rng_state()
-        module.load_state_dict(self.trainer.averages)
-        if self.trainer.step:  # a run of no steps leaves the statistics as the heads know them
-            self.trainer.settle(module)
-        module.eval()
+        module.load_state_dict(self.averages)
+        if trainer.step:  # a run of no steps leaves the statistics as the heads know them
+            trainer.settle(module)
+        return module.eval()
 
     def __exit__(self, *_: object) -> None:
-        self.trainer.module.load_state_dict(self._kept)
+        module = self.trainer.shown
+        module.load_state_dict(self._kept)
         torch.set_rng_state(self._random)
-        self.trainer.module.train()
+        module.train()

@@ -47,7 +47,8 @@ def watched_advance(self):
 
 def watched_save(self):
     save(self)
-    torch.save([self.module.state_dict(), self.averages], f"{folder}/weights-{rank}.pt")
+    if not self.sharded:
+        torch.save([self.module.state_dict(), self.averages], f"{folder}/weights-{rank}.pt")
 
 Trainer._advance, Trainer.save = watched_advance, watched_save
 sys.exit(premotor.main(["adapt", *words]))
@@ -173,6 +174,27 @@ def test_one_that_dies_ends_the_other_and_the_run_goes_on_with_the_same_curve(
     done = by_torchrun(place / "watched.py", str(place), "-1", "9", *words)
     assert done.returncode == 0, done.stderr
     assert without_times(rows(out)) == without_times(rows(whole))
+
+
+def test_spread_weights_learn_the_same_and_go_on(whole: Path, place: Path, tiny_dataset: Path) -> None:
+    """FSDP2 instead of DDP: the same weights but for rounding, saved whole; asked to stop, it goes on with the same curve."""
+    out, cut = place / "spread", place / "spread-cut"
+    words = [f"data={tiny_dataset}", f"start={place / 'start'}", "sharded=true", "checkpointing=true", *WORDS]
+    done = by_torchrun(place / "watched.py", str(place), "-1", "9", f"out={out}", "refine_minutes=0.008", *words)
+    assert done.returncode == 0, done.stderr
+    spread, together = (torch.load(folder / "state.pt", weights_only=True) for folder in (out, whole))
+    start = load_networks(place / "start")[0].state_dict()
+    for name, value in together["averages"].items():
+        learned, apart = (value - start[name]).abs(), (spread["averages"][name] - value).abs()
+        if name.startswith(("encoder.join", "predictor.", "proposal.", "steps_to_goal.")) and value.ndim == 2:
+            assert apart.mean() < 0.02 * learned.mean(), name
+    assert load_networks(out)[1]["refined_minutes"] == 0.008
+    (first, _, errors), (second, *_) = by_hand(place / "watched.py", str(place), str(STOPS), "15", f"out={cut}", *words)
+    assert first == second == 130, errors
+    done = by_torchrun(place / "watched.py", str(place), "-1", "9", f"out={cut}", *words)
+    assert done.returncode == 0, done.stderr
+    assert f"Going on from step {STOPS + 1} of" in done.stdout
+    assert without_times(rows(cut)) == without_times(rows(out))
 
 
 def test_another_number_of_processes_does_not_go_on(whole: Path, tiny_dataset: Path) -> None:
