@@ -27,8 +27,9 @@ TRAINING_HEADS = ("inverse.", "sketch.", "motion.")
 class Architecture:
     """Sizes of the native model; saved with the weights.
 
-    `proposal_modes` is how many different things to do next the prior weighs against each other. `reader` is the width of a reader of its own, 0 without one. `eyes` names frozen eyes (`worldmodel.vjepa2_eyes`) that
-    look instead of convolutions of its own; empty without. `guesses`: made from video, it guesses actions (`Motion`).
+    `proposal_modes` is how many different things to do next the prior weighs against each other. `reader` is the width of
+    a reader of its own, 0 without one. `eyes` names frozen eyes (`worldmodel.vjepa2_eyes`) that look instead of
+    convolutions of its own; empty without. `guesses`: made from video, it guesses actions (`Motion`).
     """
 
     cameras: tuple[str, ...] = ("front",)

@@ -2,8 +2,8 @@
 
 `torchrun --nproc-per-node 2 -m premotor adapt ...`, or any launcher that sets RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR
 and MASTER_PORT, as `accelerate launch` does. Every process draws its own windows, gradients are averaged by torch's
-DistributedDataParallel or, where the weights are spread, by FSDP2 (NCCL between GPUs, gloo between CPUs), and the first process alone evaluates, writes and prints.
-A process started by itself is a team of one: nothing is wrapped, nothing is sent.
+DistributedDataParallel or, where the weights are spread, by FSDP2 (NCCL between GPUs, gloo between CPUs), and the first
+process alone evaluates, writes and prints. A process started by itself is a team of one: nothing is wrapped, nothing is sent.
 """
 
 from __future__ import annotations
@@ -77,7 +77,9 @@ class Team:
             spread(learner, module, self.device)
             return learner
         # A static graph lets parts without a loss (a reader, which learns later) stay without a gradient.
-        return DistributedDataParallel(learner, broadcast_buffers=False, gradient_as_bucket_view=True, static_graph=True)
+        return DistributedDataParallel(
+            learner, broadcast_buffers=False, gradient_as_bucket_view=True, static_graph=True
+        )
 
     # -- agreeing --------------------------------------------------------------------------------------------------
 

@@ -24,6 +24,8 @@ NOISE = 0.1
 # and the readout as exact.
 PROPOSING_SHARE = 0.35
 PROPOSING_BATCH = 1024
+# To lift, carry and set down again takes longer than windows look ahead.
+PROPOSING_REACH = 44
 READING_SHARE = 0.2
 READING_BATCH = 1024
 BATCH = 192
@@ -146,7 +148,7 @@ def _learn_to_propose(
     onward = torch.arange(networks.architecture.proposal_steps)
 
     def loss(now: Tensor) -> Tensor:
-        ahead = 1 + (torch.rand(len(now), generator=generator) * REACH).long()
+        ahead = 1 + (torch.rand(len(now), generator=generator) * PROPOSING_REACH).long()
         goal = torch.minimum(now + ahead, last[now])
         taken = episodes.actions[torch.minimum(now[:, None] + onward, last[now][:, None] - 1)].to(device)
         before = ((goal - now)[:, None] > onward).to(device)

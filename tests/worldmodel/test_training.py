@@ -193,9 +193,7 @@ def test_one_way_to_go_on_may_become_several(tiny_dataset, tmp_path) -> None:
     branched = Networks(replace(one.architecture, proposal_modes=4))
     go_on_from(branched, str(tmp_path / "one"))
     latent, goal = torch.randn(2, 24 + 7 + 1, generator=torch.Generator().manual_seed(1))[:, None]
-    before, after = (
-        NativeModel(networks, TABLETOP).propose(latent, goal, 1)[0, 0] for networks in (one, branched)
-    )
+    before, after = (NativeModel(networks, TABLETOP).propose(latent, goal, 1)[0, 0] for networks in (one, branched))
     assert 0 < (before - after).abs().max() < 0.5
     save(tmp_path / "four", branched, TABLETOP, {})
     again, _ = load_networks(tmp_path / "four")
