@@ -146,7 +146,7 @@ class WorldModel(Protocol):
         ...
 
     def propose(self, latent: Latent, goal: Latent, n: int, generator: torch.Generator | None = None) -> Tensor | None:
-        """(B, n, K, A) in [-1, 1] drawn from the learned prior, or None; the first is the middle of what is likeliest."""
+        """(B, n, K, A) in [-1, 1] drawn from the learned prior, or None; the first is the middle of its kind."""
         ...
 
     def uncertainty(self, latents: Tensor) -> Tensor | None:

@@ -109,8 +109,11 @@ class NativeModel:
         return ((p - wanted).abs() * self.networks.get_buffer("readout_trust")).mean(-1)
 
     def propose(self, latent: Tensor, goal: Tensor, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """(B, n, K, A) drawn from the goal-conditioned inverse model; the first of the n is the mean of its likeliest
-        mode."""
+        """(B, n, K, A) drawn from the goal-conditioned inverse model; the first of the n is the middle of its mode.
+
+        Which mode that is, is drawn too: who always did what is likeliest would close the fingers on an object for ever,
+        because most of those who held it closed were still closing.
+        """
         z, p, _ = self._split(latent)
         log_weight, mean, log_std = self.networks.proposed(z, p, goal[:, : self._features])
         noise = torch.randn(len(z), n, *mean.shape[2:], generator=generator, device=self.device)
@@ -119,7 +122,6 @@ class NativeModel:
             mode = torch.zeros(len(z), n, dtype=torch.long, device=self.device)
         else:
             mode = torch.multinomial(log_weight.exp(), n, replacement=True, generator=generator)
-            mode[:, 0] = log_weight.argmax(-1)
         row = torch.arange(len(z), device=self.device)[:, None]
         return (mean[row, mode] + log_std[row, mode].exp() * noise).clamp(-1.0, 1.0)
 

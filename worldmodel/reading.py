@@ -1,8 +1,8 @@
 """A reader of its own: the arm's pose, read off a goal picture more exactly than the features tell it.
 
-It begins as the encoder and readout of this checkpoint or of another one (at random where this one looks with frozen
-eyes: a reader always has convolutions), and learns from single frames alone. Nothing else changes: predictor, distance
-and proposals see the features they were trained on.
+It begins as the reader of this checkpoint or of another one, or as its encoder and readout (at random where this one looks
+with frozen eyes: a reader always has convolutions), and learns from single frames alone. Nothing else changes: predictor,
+distance and proposals see the features they were trained on.
 """
 
 from __future__ import annotations
@@ -33,11 +33,17 @@ def learn_to_read(
     device: torch.device,
     bf16: bool = True,
 ) -> None:
-    """Give `networks` a reader that begins as `begin` reads (None: with random weights), and train it."""
+    """Give `networks` a reader that begins as `begin` reads (None: with random weights), and train it.
+
+    Where `begin` has such a reader it goes on learning; otherwise encoder and readout are what it begins as.
+    """
+    known = None if begin is None or begin.architecture.reader != READER_WIDTH else begin.reader
     with torch.random.fork_rng(devices=[]):  # a beginning at random is the same in a run that was resumed
         torch.manual_seed(seed + 2)
         reader = networks.grow_reader(READER_WIDTH)
-    if begin is not None:
+    if known is not None:
+        reader.load_state_dict(known.state_dict())
+    elif begin is not None:
         reader.begin_as(begin)
     reader.to(device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
 
