@@ -17,13 +17,15 @@ ACTIONS = ("list", "show", "pull", "convert")
 
 
 def list_models() -> None:
-    """A table of the shipped checkpoints."""
+    """A table of the shipped checkpoints; linear probes say how exactly features tell where tool and object are."""
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title="Shipped models", title_justify="left")
-    for column in ("name", "parameters", "MB", "pictures", "tool probe cm", "object probe cm", "licence"):
-        table.add_column(column, justify="left" if column in ("name", "licence", "pictures") else "right")
+    table = Table(title="Shipped models", title_justify="left", box=box.SIMPLE, pad_edge=False)
+    for column in ("name", "use", "weights", "MB", "pictures", "tool, object cm", "licence"):
+        words = column in ("name", "use", "licence", "pictures")
+        table.add_column(column, justify="left" if words else "right", no_wrap=True)
     for name in checkpoint.shipped_models():
         folder = checkpoint.SHIPPED / name
         card = checkpoint.read_card(folder)
@@ -31,11 +33,11 @@ def list_models() -> None:
         size = sum(file.stat().st_size for file in folder.iterdir()) / 1e6
         table.add_row(
             name,
-            f"{card.get('parameters', 0) / 1e6:.2f} M",
-            f"{size:.1f}",
-            f"{'+'.join(shape['cameras'])} {shape['image_size']} px",
-            f"{measured.get('probe_tool_cm', float('nan')):.2f}",
-            f"{measured.get('probe_object_cm', float('nan')):.2f}",
+            "encoder" if checkpoint.watched_only(card) else "plan",
+            f"{card.get('parameters', 0) / 1e6:.1f} M",
+            f"{size:.0f}",
+            f"{'+'.join(shape['cameras'])} {shape['image_size']}",
+            f"{measured.get('probe_tool_cm', float('nan')):.1f}, {measured.get('probe_object_cm', float('nan')):.1f}",
             str(card.get("licence", "-")),
         )
     console = Console()

@@ -96,10 +96,18 @@ def test_nan_in_the_weights_is_refused(model, tmp_path) -> None:
 
 @pytest.mark.parametrize("name", checkpoint.shipped_models())
 def test_what_is_shipped_loads_and_fits_in_the_repository(name: str) -> None:
-    assert load(name, "cpu", TABLETOP).action_space == TABLETOP
+    if checkpoint.watched_only(checkpoint.read_card(checkpoint.SHIPPED / name)):
+        with pytest.raises(checkpoint.CheckpointError, match="learned from video alone"):
+            load(name, "cpu")
+    else:
+        assert load(name, "cpu", TABLETOP).action_space == TABLETOP
     for file in (checkpoint.SHIPPED / name).iterdir():
         assert file.stat().st_size < 16e6, file
     checkpoint.load_networks(checkpoint.SHIPPED / name)  # and can be trained on
+
+
+def test_all_that_is_shipped_together_is_small() -> None:
+    assert sum(file.stat().st_size for file in checkpoint.SHIPPED.rglob("*") if file.is_file()) < 40e6
 
 
 def test_another_action_space_is_refused(saved) -> None:
