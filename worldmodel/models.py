@@ -22,7 +22,7 @@ def list_models() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title="Shipped models", title_justify="left", box=box.SIMPLE, pad_edge=False)
+    table = Table(title="Shipped models", title_justify="left", box=box.SIMPLE, pad_edge=False, collapse_padding=True)
     for column in ("name", "use", "weights", "MB", "pictures", "tool, object cm", "licence"):
         words = column in ("name", "use", "licence", "pictures")
         table.add_column(column, justify="left" if words else "right", no_wrap=True)
