@@ -63,23 +63,15 @@ class Team:
                 if type(child) is nn.BatchNorm1d:
                     setattr(parent, name, SharedNorm(child, self))
 
-    def wrap(self, learner: nn.Module, module: nn.Module, *, sharded: bool = False) -> nn.Module:
-        """A learner of a module whose backward pass leaves in every process the gradient of the mean loss of all.
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """A module whose backward pass leaves in every process the gradient of the mean loss of all.
 
-        Weights begin as the first process has them. Buffers need not be sent: `SharedNorm` keeps them alike. Sharded, every
-        process holds a part of the weights only.
+        Weights begin as the first process has them. Buffers need not be sent: `SharedNorm` keeps them alike.
         """
         if self.size == 1:
-            return learner
-        if sharded:
-            from worldmodel.sharding import spread
-
-            spread(learner, module, self.device)
-            return learner
+            return module
         # A static graph lets parts without a loss (a reader, which learns later) stay without a gradient.
-        return DistributedDataParallel(
-            learner, broadcast_buffers=False, gradient_as_bucket_view=True, static_graph=True
-        )
+        return DistributedDataParallel(module, broadcast_buffers=False, gradient_as_bucket_view=True, static_graph=True)
 
     # -- agreeing --------------------------------------------------------------------------------------------------
 

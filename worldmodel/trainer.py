@@ -140,7 +140,10 @@ class Trainer:
         self.evaluate, self.export, self.settle = evaluate, export, settle
         self.out, self.bf16, self.team, self.device = out, bf16, team, team.device
         team.share_norms(module)
-        self.learner = team.wrap(Learner(module, losses), module, sharded=self.sharded)
+        learner = Learner(module, losses)
+        if sharded:
+            sharding.spread(learner, module, self.device)
+        self.learner = learner if sharded else team.wrap(learner)
         seed = team.seed(seed)
         generator = torch.Generator().manual_seed(seed)
         self.noise = torch.Generator().manual_seed(seed + NOISE_SEED) if prefetch else generator

@@ -197,7 +197,7 @@ def test_one_way_to_go_on_may_become_several(tiny_dataset, tmp_path) -> None:
     latent, goal = torch.randn(2, 24 + 7 + 1, generator=torch.Generator().manual_seed(1))[:, None]
     before, after = (NativeModel(networks, TABLETOP).propose(latent, goal, 1)[0, 0] for networks in (one, branched))
     assert 0 < (before - after).abs().max() < 0.5
-    save(tmp_path / "four", branched, TABLETOP, {})
+    save(tmp_path / "four", branched, TABLETOP, {"training": {}, "data": []})
     again, _ = load_networks(tmp_path / "four")
     assert again.architecture.proposal_modes == 4
     train(tiny_dataset, tmp_path / "onward", 1, start=str(tmp_path / "four"))  # keeps its modes without being told
