@@ -168,6 +168,13 @@ def test_refined_proposals_fit_what_was_done(tiny_dataset, tmp_path) -> None:
     assert unlikely() < before
 
 
+def test_spreading_wants_several_processes_and_no_compiler(tiny_dataset, tmp_path) -> None:
+    with pytest.raises(ValueError, match="start with torchrun"):
+        train(tiny_dataset, tmp_path / "alone", 1, sharded=True)
+    with pytest.raises(ValueError, match="do not go together"):
+        train(tiny_dataset, tmp_path / "both", 1, sharded=True, compile=True)
+
+
 def test_a_prior_of_several_modes_keeps_two_ways_apart() -> None:
     torch.manual_seed(0)
     networks = Networks(replace(SMALL, proposal_modes=3))
