@@ -16,10 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from worldmodel import beginnings, checkpoint, cost, findings, logs, measures, processes, vjepa2_eyes
+from worldmodel.colours import recoloured_windows
 from worldmodel.corpus import fit_to_data
-from worldmodel.data import GROUP, Episodes, Windows
+from worldmodel.data import Episodes, Windows
 from worldmodel.interface import TABLETOP, ActionSpace
-from worldmodel.losses import LossWeights, adaptation_losses, shake_colours
+from worldmodel.losses import LossWeights, adaptation_losses
 from worldmodel.networks import (
     Architecture,
     Networks,
@@ -196,7 +197,7 @@ def adapt(
             training, settings.windows_per_batch, settings.window_steps, settings.goal_reach, generator,
             twins_by_state=not settings.video_only,
         )  # fmt: skip
-        windows = _shaken(windows, generator, settings.colour_jitter, settings.hue_jitter)
+        windows = recoloured_windows(windows, generator, settings.colour_jitter, settings.hue_jitter)
         return blind(windows) if settings.video_only else windows
 
     def losses(module: nn.Module, windows: Windows, generator: torch.Generator) -> dict[str, Tensor]:
@@ -270,6 +271,7 @@ def adapt(
         refine(
             finished, episodes, training, minutes=settings.refine_minutes, seed=settings.seed, device=device,
             bf16=bf16, readout=settings.reading_minutes == 0.0 and finished.reader is None,
+            colour_jitter=settings.colour_jitter, hue_jitter=settings.hue_jitter,
         )  # fmt: skip
 
     def reading() -> None:
@@ -323,21 +325,6 @@ def blind(windows: Windows) -> Windows:
         later_actions=torch.zeros_like(windows.later_actions),
         goal_states=torch.zeros_like(windows.goal_states),
     )
-
-
-def _shaken(windows: Windows, generator: torch.Generator, light: float, hue: float) -> Windows:
-    """The same windows under other light: one change for all windows of a scene, their goals and their twins.
-
-    Were companions of a scene shaken apart, colour would tell them apart, and nobody would look where things are.
-    """
-    if light <= 0 and hue <= 0:
-        return windows
-    pictures, goals, twins = windows.pictures, windows.goal_pictures, windows.twin_pictures
-    together = torch.cat([pictures, goals[:, None], twins[:, None]], 1)
-    scenes, rest = together.split([len(together) // GROUP * GROUP, len(together) % GROUP])
-    alike = shake_colours(scenes.unflatten(0, (-1, GROUP)), generator, light, hue).flatten(0, 1)
-    shaken = torch.cat([alike, shake_colours(rest[None], generator, light, hue)[0]]) if len(rest) else alike
-    return replace(windows, pictures=shaken[:, :-2], goal_pictures=shaken[:, -2], twin_pictures=shaken[:, -1])
 
 
 def _fit_statistics(networks: Networks, episodes: Episodes, training: Tensor) -> None:

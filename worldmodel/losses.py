@@ -7,7 +7,6 @@ predict that it crowds out what moves. No label of the world's truth appears her
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -80,38 +79,6 @@ def readout_loss(read: Tensor, states: Tensor) -> Tensor:
     about numbers that a picture hardly shows (a small tilt), and lets those it shows well stay inexact.
     """
     return torch.log((read - states).abs().mean(0) + READOUT_FLOOR).mean()
-
-
-def shake_colours(pictures: Tensor, generator: torch.Generator, light: float, hue: float = 0.0) -> Tensor:
-    """Other light and other colours, the same for all of row n.
-
-    Args:
-        pictures: (N, ..., 3) uint8.
-        generator: decides.
-        light: how much brightness and contrast vary; 0 leaves them.
-        hue: how far colours turn about grey, as a share of half the circle: with 1 red may become any colour.
-    """
-    if light <= 0 and hue <= 0:
-        return pictures
-    count = len(pictures)
-    gain = 1 + light * (2 * torch.rand(count, 1, 1, generator=generator) - 1)
-    offset = 255 * light * (torch.rand(count, 1, generator=generator) - 0.5)
-    turn = _about_grey(hue * math.pi * (2 * torch.rand(count, generator=generator) - 1))
-    # Many pixels in one row of the product: a matrix of three columns multiplies slowly.
-    pixels = pictures[0].numel() // 3
-    together = math.gcd(pixels, 16)
-    shaken = [
-        torch.addmm(at.expand(3 * together), row.reshape(-1, 3 * together).float(), torch.block_diag(*[by] * together))
-        for row, by, at in zip(pictures, gain * turn, offset, strict=True)
-    ]
-    return torch.stack(shaken).clamp_(0, 255).to(torch.uint8).view_as(pictures)
-
-
-def _about_grey(angle: Tensor) -> Tensor:
-    """Rotations (N, 3, 3) of RGB about the grey axis by angles (N,), rad."""
-    cos, sin = torch.cos(angle)[:, None, None], torch.sin(angle)[:, None, None]
-    across = torch.tensor([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]]) / math.sqrt(3)
-    return cos * torch.eye(3) + (1 - cos) / 3 + sin * across
 
 
 def adaptation_losses(

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from worldmodel.colours import CHANGED_SHARE, Recolouring, draw_recolouring, recoloured
 from worldmodel.data import DatasetError, Episodes
 from worldmodel.findings import encoded
 from worldmodel.losses import proposal_loss, readout_loss
@@ -31,18 +32,26 @@ READING_BATCH = 1024
 BATCH = 192
 STEPS = 6
 REACH = 28
+ENCODING_BATCH = 1024
 
 
-def encode_all(networks: Networks, episodes: Episodes, device: torch.device, bf16: bool, chunk: int = 1024) -> Tensor:
-    """Features (frames, D) of every frame."""
+def encode_all(
+    networks: Networks, episodes: Episodes, device: torch.device, bf16: bool, colours: Recolouring | None = None
+) -> Tensor:
+    """Features (frames, D) of every frame, each scene recoloured as its row of `colours` says."""
+    from rich.progress import track
+
     networks.eval()
-    parts = []
-    count = int(episodes.lengths.sum())
+    scene = torch.repeat_interleave(episodes.scenes, episodes.lengths)
     with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-        for first in range(0, count, chunk):
-            index = torch.arange(first, min(first + chunk, count))
-            parts.append(encoded(networks.encoder, episodes, index, device).float().cpu())
-    return torch.cat(parts)
+
+        def features(index: Tensor) -> Tensor:
+            if colours is None:
+                return encoded(networks.encoder, episodes, index, device)
+            return networks.encoder(recoloured(episodes.frames(index), colours.of(scene[index])).to(device))
+
+        parts = torch.arange(len(scene)).split(ENCODING_BATCH)
+        return torch.cat([features(part).float().cpu() for part in track(parts, description="look", transient=True)])
 
 
 def refine(
@@ -55,16 +64,24 @@ def refine(
     device: torch.device,
     bf16: bool = True,
     readout: bool = True,
+    colour_jitter: float = 0.0,
+    hue_jitter: float = 0.0,
 ) -> None:
     """Train predictor, steps-to-goal, proposals and doubt on stored features.
 
+    With colours to vary, most scenes are looked at under others than theirs, the same ones all the time.
     A part of the time is the proposals' alone; with `readout` the last part is the readout's; without, a reader of its
     own will do its work.
     """
     training = training[episodes.lengths[training] > STEPS]
     if len(training) < 2:
         raise DatasetError(f"refinement needs 2 training episodes of more than {STEPS} steps; say refine_minutes=0")
-    features = encode_all(networks, episodes, device, bf16)
+    colours = None
+    if colour_jitter > 0 or hue_jitter > 0:
+        scenes = int(episodes.scenes.max()) + 1
+        chance = torch.Generator().manual_seed(seed)
+        colours = draw_recolouring(scenes, chance, colour_jitter, hue_jitter, CHANGED_SHARE)
+    features = encode_all(networks, episodes, device, bf16, colours)
     states = networks.normalise_state(episodes.states.to(device)).cpu()
     parts = (networks.predictor, networks.steps_to_goal, networks.proposal, networks.doubt, networks.readout)
     parameters = [parameter for part in parts for parameter in part.parameters()]

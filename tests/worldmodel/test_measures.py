@@ -18,7 +18,7 @@ from tests.worldmodel.conftest import SMALL
 from worldmodel import adapt, checkpoint, load, models, pretrain
 from worldmodel.data import Episodes
 from worldmodel.interface import TABLETOP
-from worldmodel.losses import shake_colours, spread_loss
+from worldmodel.losses import spread_loss
 from worldmodel.measures import HORIZON, effective_rank, evaluate, ridge_error
 from worldmodel.native import NativeModel
 from worldmodel.networks import Networks, architecture_to_dict
@@ -86,26 +86,6 @@ def test_doubt_of_one_is_the_error_that_most_held_out_predictions_stay_under(tin
     assert 0.88 <= under < 1.0
     assert {"probe_tool_cm", "probe_object_cm", "prediction_error", "rank", "doubt_correlation"} <= set(figures)
     assert all(torch.isfinite(torch.tensor(value)) for value in figures.values())
-
-
-def test_colours_are_shaken_alike_in_all_of_a_row_or_not_at_all() -> None:
-    pictures = torch.full((3, 2, 4, 4, 3), 100, dtype=torch.uint8)
-    assert shake_colours(pictures, torch.Generator(), 0.0).equal(pictures)
-    shaken = shake_colours(pictures, torch.Generator().manual_seed(0), 0.3)
-    assert all(len(row.unique()) == 1 for row in shaken)
-    assert len(shaken.unique()) == 3
-
-
-def test_turned_colours_keep_their_grey_and_may_become_any_other() -> None:
-    grey = torch.full((4, 5, 3), 90, dtype=torch.uint8)
-    assert (shake_colours(grey, torch.Generator().manual_seed(0), 0.0, 1.0).int() - 90).abs().max() <= 1
-    red = torch.tensor([150, 50, 50], dtype=torch.uint8).expand(400, 2, 3)
-    turned = shake_colours(red, torch.Generator().manual_seed(0), 0.0, 1.0)
-    assert turned[:, 0].equal(turned[:, 1])
-    assert set(turned[:, 0].argmax(-1).tolist()) == {0, 1, 2}
-    assert (turned[:, 0].float().mean(-1) - 250 / 3).abs().max() < 1.5
-    slightly = shake_colours(red, torch.Generator().manual_seed(0), 0.0, 0.1)
-    assert set(slightly[:, 0].argmax(-1).tolist()) == {0}
 
 
 def config(command: str, **values: object) -> DictConfig:
