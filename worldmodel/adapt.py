@@ -6,6 +6,7 @@ from scratch or from a pretrained one (`encoder=DIR`), or looks with frozen eyes
 
 from __future__ import annotations
 
+import json
 import math
 import platform
 from dataclasses import asdict, dataclass, replace
@@ -29,6 +30,7 @@ from worldmodel.networks import (
 )
 from worldmodel.reading import learn_to_read
 from worldmodel.refine import refine
+from worldmodel.timed import Keeping
 from worldmodel.trainer import Schedule, Trainer
 from worldmodel.vjepa2_eyes import FrozenEyes
 
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
 
 # Evaluations that a card repeats; all of them are in history.jsonl.
 LAST_ROWS = 3
+# Where refinement and reading are written down while they last.
+STAGE = "stage"
 
 
 @dataclass(frozen=True)
@@ -267,18 +271,22 @@ def adapt(
     finished, card = checkpoint.load_networks(out)
     finished.to(device)
 
+    # What a stage has done so far; all it depends on but the weights that it begins with, which lie beside it.
+    recipe = {"episodes": episodes.fingerprints, "steps": trainer.step, **asdict(settings)}
+    keeping = Keeping(out / STAGE, json.dumps(recipe))
+
     def refinement() -> None:
         refine(
             finished, episodes, training, minutes=settings.refine_minutes, seed=settings.seed, device=device,
             bf16=bf16, readout=settings.reading_minutes == 0.0 and finished.reader is None,
-            colour_jitter=settings.colour_jitter, hue_jitter=settings.hue_jitter,
+            colour_jitter=settings.colour_jitter, hue_jitter=settings.hue_jitter, keeping=keeping,
         )  # fmt: skip
 
     def reading() -> None:
         begin = beginnings.reads_first(settings.reader, finished)
         learn_to_read(
             finished, begin, episodes, training,
-            minutes=settings.reading_minutes, seed=settings.seed, device=device, bf16=bf16,
+            minutes=settings.reading_minutes, seed=settings.seed, device=device, bf16=bf16, keeping=keeping,
         )  # fmt: skip
 
     stages = (("refine_minutes", "refined_minutes", refinement), ("reading_minutes", "reading_minutes", reading))
@@ -288,12 +296,14 @@ def adapt(
             raise ValueError(f"{out} had {setting}={before:g} already; say so again or choose another out=")
         done[noted] = before
         if minutes > before:
+            keeping.begin()
             stage()
             finished.eval()
             with torch.no_grad():
                 history[-1] |= measures.evaluate(finished, episodes, training, held_out, device)
             done[noted] = minutes
             export(finished, history)
+            keeping.end()
     measures.draw_curves(history, out / "curves.png")
     return history
 

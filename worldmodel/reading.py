@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from worldmodel.data import Episodes
 from worldmodel.losses import readout_loss
 from worldmodel.networks import Networks
-from worldmodel.timed import timed_steps
+from worldmodel.timed import Keeping, timed_steps
 
 READER_WIDTH = 96
 BATCH = 512
@@ -32,6 +32,7 @@ def learn_to_read(
     seed: int,
     device: torch.device,
     bf16: bool = True,
+    keeping: Keeping | None = None,
 ) -> None:
     """Give `networks` a reader that begins as `begin` reads (None: with random weights), and train it.
 
@@ -56,7 +57,7 @@ def learn_to_read(
 
     learn_from_frames(
         loss, reader, episodes.frames_of(training), title="reader", batch=BATCH, weight_decay=1e-3, minutes=minutes,
-        generator=torch.Generator().manual_seed(seed + 2),
+        generator=torch.Generator().manual_seed(seed + 2), keeping=keeping,
     )  # fmt: skip
     reader.eval()
 
@@ -71,6 +72,7 @@ def learn_from_frames(
     weight_decay: float,
     minutes: float,
     generator: torch.Generator,
+    keeping: Keeping | None = None,
 ) -> None:
     """Train a module on single frames.
 
@@ -83,9 +85,11 @@ def learn_from_frames(
         weight_decay: of the optimiser.
         minutes: how long.
         generator: draws the frames.
+        keeping: where it is written down how far it is.
     """
     optimizer = torch.optim.AdamW(module.parameters(), LEARNING_RATE, weight_decay=weight_decay)
-    for _ in timed_steps(title, minutes, optimizer, LEARNING_RATE):
+    kept = None if keeping is None else keeping.loop(title, module, generator)
+    for _ in timed_steps(title, minutes, optimizer, LEARNING_RATE, kept):
         wrong = loss(index[torch.randint(len(index), (batch,), generator=generator)])
         optimizer.zero_grad(set_to_none=True)
         wrong.backward()

@@ -16,7 +16,7 @@ from worldmodel.findings import encoded
 from worldmodel.losses import proposal_loss, readout_loss
 from worldmodel.networks import Networks
 from worldmodel.reading import learn_from_frames
-from worldmodel.timed import timed_steps
+from worldmodel.timed import Keeping, timed_steps
 
 STRANGER_SHARE = 0.35
 LEARNING_RATE = 1e-3
@@ -36,22 +36,38 @@ ENCODING_BATCH = 1024
 
 
 def encode_all(
-    networks: Networks, episodes: Episodes, device: torch.device, bf16: bool, colours: Recolouring | None = None
+    networks: Networks,
+    episodes: Episodes,
+    device: torch.device,
+    bf16: bool,
+    colours: Recolouring | None = None,
+    keeping: Keeping | None = None,
 ) -> Tensor:
-    """Features (frames, D) of every frame, each scene recoloured as its row of `colours` says."""
+    """Features (frames, D) of every frame, float16, each scene recoloured as its row of `colours` says.
+
+    With `keeping` they lie in a file of its folder, and looking goes on where a killed process ended.
+    """
     from rich.progress import track
 
     networks.eval()
     scene = torch.repeat_interleave(episodes.scenes, episodes.lengths)
+
+    def look(index: Tensor) -> Tensor:
+        if colours is None:
+            return encoded(networks.encoder, episodes, index, device)
+        return networks.encoder(recoloured(episodes.frames(index), colours.of(scene[index])).to(device))
+
+    shape = (len(scene), networks.architecture.features)
+    file = None if keeping is None else keeping.rows("features", shape)
+    features = torch.empty(shape, dtype=torch.float16) if file is None else torch.from_numpy(file.rows)
+    starts = range(0 if file is None else file.done, len(scene), ENCODING_BATCH)
     with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-
-        def features(index: Tensor) -> Tensor:
-            if colours is None:
-                return encoded(networks.encoder, episodes, index, device)
-            return networks.encoder(recoloured(episodes.frames(index), colours.of(scene[index])).to(device))
-
-        parts = torch.arange(len(scene)).split(ENCODING_BATCH)
-        return torch.cat([features(part).float().cpu() for part in track(parts, description="look", transient=True)])
+        for first in track(starts, description="look at all", transient=True):
+            index = torch.arange(first, min(first + ENCODING_BATCH, len(scene)))
+            features[index] = look(index).to(torch.float16).cpu()
+            if file is not None:
+                file.reach(int(index[-1]) + 1)
+    return features
 
 
 def refine(
@@ -66,10 +82,12 @@ def refine(
     readout: bool = True,
     colour_jitter: float = 0.0,
     hue_jitter: float = 0.0,
+    keeping: Keeping | None = None,
 ) -> None:
     """Train predictor, steps-to-goal, proposals and doubt on stored features.
 
-    With colours to vary, most scenes are looked at under others than theirs, the same ones all the time.
+    With colours to vary, most scenes are looked at under others than theirs, the same ones all the time. With `keeping`
+    a killed refinement goes on where it was.
     A part of the time is the proposals' alone; with `readout` the last part is the readout's; without, a reader of its
     own will do its work.
     """
@@ -81,7 +99,7 @@ def refine(
         scenes = int(episodes.scenes.max()) + 1
         chance = torch.Generator().manual_seed(seed)
         colours = draw_recolouring(scenes, chance, colour_jitter, hue_jitter, CHANGED_SHARE)
-    features = encode_all(networks, episodes, device, bf16, colours)
+    features = encode_all(networks, episodes, device, bf16, colours, keeping)
     states = networks.normalise_state(episodes.states.to(device)).cpu()
     parts = (networks.predictor, networks.steps_to_goal, networks.proposal, networks.doubt, networks.readout)
     parameters = [parameter for part in parts for parameter in part.parameters()]
@@ -90,43 +108,47 @@ def refine(
     a = networks.architecture
     networks.eval()
     reading_share = READING_SHARE if readout else 0.0
-    for _ in timed_steps("refine", minutes * (1 - PROPOSING_SHARE - reading_share), optimizer, LEARNING_RATE):
+    kept = None if keeping is None else keeping.loop("refine", networks, generator)
+    for _ in timed_steps("refine", minutes * (1 - PROPOSING_SHARE - reading_share), optimizer, LEARNING_RATE, kept):
         at = episodes.choose(training, BATCH, STEPS, REACH, generator, group=1)
-        z, p = features[at.window].to(device), states[at.window].to(device)
+        z, p = features[at.window].to(device).float(), states[at.window].to(device)
         actions = episodes.actions[at.window[:, :-1]].to(device)
-        goal = features[at.goal].to(device)
+        goal = features[at.goal].to(device).float()
         steps = at.goal_steps.to(device)
-        zh, ph, u = z[:, 0], p[:, 0], z.new_zeros(BATCH, 1)
-        loss = z.new_zeros(())
-        rolled_z, rolled_p = [], []
-        for h in range(STEPS):
-            u = u + F.softplus(networks.doubt(zh.detach(), ph.detach(), actions[:, h]))
-            zh, ph = networks.step(zh, ph, actions[:, h])
-            error = (zh - z[:, h + 1]).square().mean(-1)
-            loss = loss + (error.mean() + 0.3 * (ph - p[:, h + 1]).square().mean()) / STEPS
-            doubt = torch.log(u[:, 0] + 1e-4) - torch.log(error.detach() + 1e-4)
-            loss = loss + 0.05 * doubt.square().mean() / STEPS
-            rolled_z.append(zh.detach())
-            rolled_p.append(ph.detach())
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            zh, ph, u = z[:, 0], p[:, 0], z.new_zeros(BATCH, 1)
+            loss = z.new_zeros(())
+            rolled_z, rolled_p = [], []
+            for h in range(STEPS):
+                u = u + F.softplus(networks.doubt(zh.detach(), ph.detach(), actions[:, h]))
+                zh, ph = networks.step(zh, ph, actions[:, h])
+                error = (zh - z[:, h + 1]).square().mean(-1)
+                loss = loss + (error.mean() + 0.3 * (ph - p[:, h + 1]).square().mean()) / STEPS
+                doubt = torch.log(u[:, 0] + 1e-4) - torch.log(error.detach() + 1e-4)
+                loss = loss + 0.05 * doubt.square().mean() / STEPS
+                rolled_z.append(zh.detach())
+                rolled_p.append(ph.detach())
 
-        loss = loss + 0.5 * readout_loss(networks.readout(z).flatten(0, 1), p.flatten(0, 1))
+            loss = loss + 0.5 * readout_loss(networks.readout(z).flatten(0, 1), p.flatten(0, 1))
 
-        remaining = steps[:, None] - torch.arange(STEPS + 1, device=device)
-        sources = torch.cat([z, torch.stack(rolled_z, 1)], 1)
-        where = torch.cat([p, torch.stack(rolled_p, 1)], 1)
-        label = torch.cat([remaining, remaining[:, 1:]], 1)
-        strange = (torch.rand(label.shape, generator=generator) < STRANGER_SHARE).to(device)
-        wanted = torch.where(strange[..., None], features[at.twin].to(device)[:, None], goal[:, None])
-        valid = strange | (label >= 0)
-        label = torch.where(strange, a.distance_bins - 1, label.clamp(0, a.distance_bins - 2))
-        logits = networks.steps_to_goal(_noisy(sources, generator), where, _noisy(wanted.expand_as(sources), generator))
-        loss = loss + F.cross_entropy(logits[valid], label[valid])
+            remaining = steps[:, None] - torch.arange(STEPS + 1, device=device)
+            sources = torch.cat([z, torch.stack(rolled_z, 1)], 1)
+            where = torch.cat([p, torch.stack(rolled_p, 1)], 1)
+            label = torch.cat([remaining, remaining[:, 1:]], 1)
+            strange = (torch.rand(label.shape, generator=generator) < STRANGER_SHARE).to(device)
+            wanted = torch.where(strange[..., None], features[at.twin].to(device).float()[:, None], goal[:, None])
+            valid = strange | (label >= 0)
+            label = torch.where(strange, a.distance_bins - 1, label.clamp(0, a.distance_bins - 2))
+            logits = networks.steps_to_goal(
+                _noisy(sources, generator), where, _noisy(wanted.expand_as(sources), generator)
+            )
+            loss = loss + F.cross_entropy(logits[valid], label[valid])
 
-        taken = actions[:, : a.proposal_steps]
-        before = steps[:, None] > torch.arange(taken.shape[1], device=device)
-        loss = loss + proposal_loss(
-            networks, _noisy(z[:, 0], generator), p[:, 0], _noisy(goal, generator), taken, before
-        )
+            taken = actions[:, : a.proposal_steps]
+            before = steps[:, None] > torch.arange(taken.shape[1], device=device)
+            loss = loss + proposal_loss(
+                networks, _noisy(z[:, 0], generator), p[:, 0], _noisy(goal, generator), taken, before
+            )
 
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -134,13 +156,13 @@ def refine(
         optimizer.step()
     _learn_to_propose(
         networks, episodes, training, features, states,
-        minutes=minutes * PROPOSING_SHARE, generator=generator, device=device,
+        minutes=minutes * PROPOSING_SHARE, generator=generator, device=device, bf16=bf16, keeping=keeping,
     )  # fmt: skip
     if readout:
         learn_from_frames(
-            lambda at: readout_loss(networks.readout(features[at].to(device)), states[at].to(device)),
+            lambda at: readout_loss(networks.readout(features[at].to(device).float()), states[at].to(device)),
             networks.readout, episodes.frames_of(training), title="readout", batch=READING_BATCH, weight_decay=1e-4,
-            minutes=minutes * READING_SHARE, generator=generator,
+            minutes=minutes * READING_SHARE, generator=generator, keeping=keeping,
         )  # fmt: skip
 
 
@@ -154,6 +176,8 @@ def _learn_to_propose(
     minutes: float,
     generator: torch.Generator,
     device: torch.device,
+    bf16: bool,
+    keeping: Keeping | None,
 ) -> None:
     """The proposal head alone: from any moment, what was done on the way to any later one.
 
@@ -169,12 +193,14 @@ def _learn_to_propose(
         goal = torch.minimum(now + ahead, last[now])
         taken = episodes.actions[torch.minimum(now[:, None] + onward, last[now][:, None] - 1)].to(device)
         before = ((goal - now)[:, None] > onward).to(device)
-        z, p, wanted = features[now].to(device), states[now].to(device), features[goal].to(device)
-        return proposal_loss(networks, _noisy(z, generator), p, _noisy(wanted, generator), taken, before)
+        z, wanted = (features[at].to(device).float() for at in (now, goal))
+        p = states[now].to(device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            return proposal_loss(networks, _noisy(z, generator), p, _noisy(wanted, generator), taken, before)
 
     learn_from_frames(
         loss, networks.proposal, index[index < last[index]], title="proposals", batch=PROPOSING_BATCH,
-        weight_decay=1e-3, minutes=minutes, generator=generator,
+        weight_decay=1e-3, minutes=minutes, generator=generator, keeping=keeping,
     )  # fmt: skip
 
 

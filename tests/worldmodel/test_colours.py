@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor
 
 from tests.worldmodel.conftest import SMALL
+from worldmodel import refine, timed
 from worldmodel.colours import Recolouring, draw_recolouring, recoloured, recoloured_windows
 from worldmodel.data import GROUP, Episodes
 from worldmodel.interface import TABLETOP
@@ -73,3 +75,31 @@ def test_refinement_looks_at_a_scene_under_its_own_colours(tiny_dataset) -> None
     of_scene = torch.repeat_interleave(episodes.scenes, episodes.lengths)
     assert own[of_scene != 1].allclose(plain[of_scene != 1], atol=1e-5)
     assert ((own - plain)[of_scene == 1].abs().amax(-1) > 1e-3).all()
+
+
+def test_looking_goes_on_where_it_was_killed(tiny_dataset, tmp_path, monkeypatch) -> None:
+    episodes = Episodes([tiny_dataset], SMALL.cameras, TABLETOP)
+    networks = Networks(SMALL)
+    here = torch.device("cpu")
+    monkeypatch.setattr(refine, "ENCODING_BATCH", 8)
+    monkeypatch.setattr(timed, "SAVE_S", 0.0)
+    whole = encode_all(networks, episodes, here, bf16=False)
+    keeping = timed.Keeping(tmp_path / "stage", "a recipe")
+    keeping.begin()
+    looked: list[int] = []
+    look = networks.encoder.forward
+
+    def counted(pictures: Tensor, found: Tensor | None = None) -> Tensor:
+        if len(looked) == 3:
+            looked.clear()
+            raise KeyboardInterrupt
+        looked.append(len(pictures))
+        return look(pictures, found)
+
+    monkeypatch.setattr(networks.encoder, "forward", counted)
+    with pytest.raises(KeyboardInterrupt):
+        encode_all(networks, episodes, here, False, keeping=keeping)
+    monkeypatch.setattr(networks.encoder, "forward", lambda *args: looked.append(len(args[0])) or look(*args))
+    keeping.begin()
+    assert encode_all(networks, episodes, here, False, keeping=keeping).equal(whole)
+    assert sum(looked) == len(whole) - 3 * 8

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -26,3 +28,47 @@ def test_the_rate_warms_up_and_ends_with_the_time(monkeypatch: pytest.MonkeyPatc
 
 def test_no_time_is_no_step() -> None:
     assert list(timed.timed_steps("test", 0.0, optimizer(), 1.0)) == []
+
+
+def test_a_killed_loop_goes_on_where_it_was_saved(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    clock = iter(range(10_000))
+    monkeypatch.setattr(timed.time, "monotonic", lambda: float(next(clock)))  # a second a step
+    keeping = timed.Keeping(tmp_path / "stage", "a recipe")
+
+    def steps(killed_after: int | None, minutes: float) -> tuple[list[int], torch.nn.Linear]:
+        keeping.begin()
+        module = torch.nn.Linear(2, 1)
+        learner = torch.optim.AdamW(module.parameters())
+        made = []
+        kept = keeping.loop("test", module, torch.Generator().manual_seed(0))
+        for step in timed.timed_steps("test", minutes, learner, 0.5, kept):
+            learner.zero_grad()
+            module(torch.ones(1, 2)).sum().backward()
+            learner.step()
+            made.append(step)
+            if len(made) == killed_after:
+                break  # nothing is saved on the way out, as when killed
+        return made, module
+
+    first, _ = steps(150, 5.0)
+    assert first == list(range(150))
+    second, module = steps(None, 5.0)
+    assert 60 <= second[0] < 150  # from the last save, not from the beginning and not from the end
+    assert second[-1] - second[0] < 300 - second[0] + 1
+    third, same = steps(None, 5.0)
+    assert third == []
+    assert same.weight.equal(module.weight)
+    other = timed.Keeping(tmp_path / "stage", "another recipe")
+    other.begin()
+    assert not (tmp_path / "stage" / "test.pt").exists()
+    other.end()
+    assert not (tmp_path / "stage").exists()
+
+
+def test_a_damaged_save_is_named(tmp_path: Path) -> None:
+    keeping = timed.Keeping(tmp_path / "stage", "a recipe")
+    keeping.begin()
+    (tmp_path / "stage" / "test.pt").write_bytes(b"half a fi")
+    kept = keeping.loop("test", torch.nn.Linear(1, 1), torch.Generator())
+    with pytest.raises(ValueError, match="is damaged"):
+        list(timed.timed_steps("test", 1.0, optimizer(), 1.0, kept))

@@ -147,6 +147,31 @@ def test_refinement_leaves_the_encoder_alone_and_needs_few_episodes(tiny_dataset
     assert again.steps_to_goal.enter.weight.equal(refined.steps_to_goal.enter.weight)
 
 
+def test_a_killed_refinement_goes_on(tiny_dataset, tmp_path, monkeypatch) -> None:
+    out = tmp_path / "run"
+
+    def killed(*args: object, **kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("worldmodel.refine._learn_to_propose", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(tiny_dataset, out, 3, refine_minutes=0.02)
+    assert load_networks(out)[1]["refined_minutes"] == 0.0
+    learned = torch.load(out / "stage" / "refine.pt", weights_only=True)["module"]
+    looked = []
+    monkeypatch.setattr("worldmodel.refine.encoded", lambda *args: looked.append(args))
+    train(tiny_dataset, out, 3, refine_minutes=0.02)
+    assert not looked
+    refined, card = load_networks(out)
+    assert card["refined_minutes"] == 0.02
+    for part, learned_since in ((refined.steps_to_goal, False), (refined.proposal, True)):
+        name = "steps_to_goal" if part is refined.steps_to_goal else "proposal"
+        moved = (part.enter.weight - learned[f"{name}.enter.weight"]).abs().max()
+        assert (moved > 1e-3) == learned_since  # files round to half precision
+    assert not (out / "stage").exists()
+
+
 def test_refined_proposals_fit_what_was_done(tiny_dataset, tmp_path) -> None:
     train(tiny_dataset, tmp_path / "run", 3)
     networks, _ = load_networks(tmp_path / "run")
