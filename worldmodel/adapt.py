@@ -142,7 +142,9 @@ def adapt(
             f"the data has actions of {action_space.size} numbers, the model takes {architecture.action_size}; set "
             "architecture.action_size="
         )
-    architecture = replace(architecture, guesses=settings.video_only)
+    architecture = replace(
+        architecture, guesses=settings.video_only, goal_state=architecture.goal_state and not settings.video_only
+    )
     eyes = beginnings.frozen_eyes(settings, architecture)
     if eyes is not None:
         architecture = replace(architecture, eyes=eyes.name)
@@ -334,6 +336,7 @@ def blind(windows: Windows) -> Windows:
         actions=torch.zeros_like(windows.actions),
         later_actions=torch.zeros_like(windows.later_actions),
         goal_states=torch.zeros_like(windows.goal_states),
+        twin_states=torch.zeros_like(windows.twin_states),
     )
 
 

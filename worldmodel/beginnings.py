@@ -121,7 +121,9 @@ def _take_over(networks: Networks, pretrained: Networks, translation: Tensor) ->
             matrix = translation.to(weight.device)
             bias = bias + acted @ matrix[-1]
             acted = acted @ matrix[:-1].T
-        own.enter.weight.copy_(torch.cat([seen, weight.new_zeros(len(weight), state), acted], 1))
+        own.enter.weight.zero_()  # the arm's state, and the goal's, were not known from video
+        own.enter.weight[:, :features] = seen
+        own.enter.weight[:, features + state :][:, : acted.shape[1]] = acted
         own.enter.bias.copy_(bias)
     # Where the arm goes is not known yet: at first it stays.
     outcome = networks.predictor.leave[-1]
@@ -131,10 +133,15 @@ def _take_over(networks: Networks, pretrained: Networks, translation: Tensor) ->
 
 
 def grown(architecture: Architecture, start: str) -> Architecture:
-    """The same sizes with what the checkpoint one goes on from has grown: a reader, modes of its prior."""
+    """The same sizes with what the checkpoint one goes on from has grown: a reader, modes of its prior, heads that are told
+    the goal's state."""
     theirs = architecture_from_dict(dict(checkpoint.read_card(checkpoint.locate(start))["architecture"]))
-    modes = max(architecture.proposal_modes, theirs.proposal_modes)
-    return replace(architecture, reader=theirs.reader, proposal_modes=modes)
+    return replace(
+        architecture,
+        reader=theirs.reader,
+        proposal_modes=max(architecture.proposal_modes, theirs.proposal_modes),
+        goal_state=architecture.goal_state or theirs.goal_state,
+    )
 
 
 def reads_first(reader: str | None, networks: Networks) -> Networks | None:
@@ -167,14 +174,28 @@ def go_on_from(networks: Networks, start: str) -> None:
         raise ValueError(f"{start} learned from video alone; begin with its encoder: encoder={start}")
     mine, theirs = (asdict(each.architecture) for each in (networks, before))
     for size, value in theirs.items():
-        # The same eyes may lie elsewhere, and one way to go on may become several.
-        if size != "eyes" and mine[size] != value and not (size == "proposal_modes" and value == 1):
+        # The same eyes may lie elsewhere, one way to go on may become several, and heads may be told more.
+        grows = (size == "proposal_modes" and value == 1) or (size == "goal_state" and not value)
+        if size != "eyes" and mine[size] != value and not grows:
             raise ValueError(
                 f"{start} has {size}={value}, here it is {mine[size]}; set architecture.{size} alike or start afresh"
             )
     if mine["proposal_modes"] != theirs["proposal_modes"]:
         _branch(before, mine["proposal_modes"])
+    if mine["goal_state"] != theirs["goal_state"]:
+        _tell_more(before)
     networks.load_state_dict(before.state_dict())
+
+
+@torch.no_grad()
+def _tell_more(networks: Networks) -> None:
+    """Let the heads hear of the goal's state too, and make nothing of it yet."""
+    more = networks.architecture.state_size
+    for head in (networks.steps_to_goal, networks.proposal):
+        enter = head.enter
+        head.enter = nn.Linear(enter.in_features + more, enter.out_features)
+        head.enter.weight.copy_(torch.cat([enter.weight, enter.weight.new_zeros(enter.out_features, more)], 1))
+        head.enter.bias.copy_(enter.bias)
 
 
 @torch.no_grad()

@@ -49,6 +49,7 @@ class Windows:
         goal_states: (N, P) physical.
         goal_steps: (N,) steps from the window's first frame to the goal.
         twin_pictures: (N, C, H, W, 3) uint8.
+        twin_states: (N, P) physical.
         found, goal_found, twin_found: (N, T + 1, F), (N, F), (N, F) what frozen eyes find in these pictures, where that
             is kept.
     """
@@ -61,6 +62,7 @@ class Windows:
     goal_states: Tensor
     goal_steps: Tensor
     twin_pictures: Tensor
+    twin_states: Tensor
     found: Tensor | None = None
     goal_found: Tensor | None = None
     twin_found: Tensor | None = None
@@ -258,6 +260,7 @@ class Episodes:
             goal_states=self.states[at.goal],
             goal_steps=at.goal_steps,
             twin_pictures=self.frames(at.twin),
+            twin_states=self.states[at.twin],
             found=self.findings(at.window),
             goal_found=self.findings(at.goal),
             twin_found=self.findings(at.twin),

@@ -36,6 +36,9 @@ class LossWeights:
 
 CONTRAST_TEMPERATURE = 0.05
 LATENT_NOISE = 0.05
+# In spreads of the state: what heads are told of a goal's arm pose is this inexact while they learn, for it will have been
+# read off a picture.
+GOAL_STATE_NOISE = 0.05
 SKETCH_NOISE = 0.5
 # How much of an action guessed from video is noise: what keeps it from carrying the whole next frame.
 GUESS_NOISE = 0.5
@@ -135,8 +138,10 @@ def adaptation_losses(
     losses["readout"] = readout_loss(networks.readout(encoded[: len(states)]).float(), states)
     losses["inverse"] = F.mse_loss(inferred, windows.actions.flatten(0, 1))
 
-    losses["distance"] = _distance_loss(networks, windows, z, p, future_z, future_p, goal, twin, generator)
-    losses["proposal"] = _proposal_loss(networks, windows, z, p, goal, generator)
+    twin_p = networks.normalise_state(windows.twin_states)
+    wanted, other = torch.cat([goal, goal_p], -1), torch.cat([twin, twin_p], -1)
+    losses["distance"] = _distance_loss(networks, windows, z, p, future_z, future_p, wanted, other, generator)
+    losses["proposal"] = _proposal_loss(networks, windows, z, p, wanted, generator)
     losses["sketch"] = _sketch_loss(networks, encoded, pictures, generator)
 
     # For people: a few frames a batch are enough, and their gradient ends at the features.
@@ -147,8 +152,16 @@ def adaptation_losses(
     return losses
 
 
-def _shake(latent: Tensor, generator: torch.Generator) -> Tensor:
-    return latent + LATENT_NOISE * torch.randn(latent.shape, generator=generator).to(latent.device)
+def noisy(x: Tensor, noise: float, generator: torch.Generator) -> Tensor:
+    """x with normal noise of that spread."""
+    return x + noise * torch.randn(x.shape, generator=generator).to(x.device)
+
+
+def noisy_aim(networks: Networks, goal: Tensor, noise: float, generator: torch.Generator) -> Tensor:
+    """A goal (*, D + P) as heads are told of it (*, G): features with that noise, proprioception as inexact as a picture
+    tells it."""
+    z, p = goal.split([networks.architecture.features, networks.architecture.state_size], -1)
+    return networks.aim(noisy(z, noise, generator), noisy(p, GOAL_STATE_NOISE, generator))
 
 
 def _distance_loss(
@@ -163,6 +176,8 @@ def _distance_loss(
     generator: torch.Generator,
 ) -> Tensor:
     """Classify how many steps lie between a moment and a later one of its episode; the last bin is for another episode.
+
+    goal and twin are (N, D + P).
 
     Moments are both seen and predicted, because planning asks about predicted ones; those do not teach the encoder.
     What is far looks the same and mostly has the arm where it should be, so that only the other things tell.
@@ -181,12 +196,13 @@ def _distance_loss(
     other = torch.where((neighbour != torch.arange(count, device=z.device))[:, None], goal[neighbour], twin)
     is_twin = (torch.rand(shape, generator=generator) < TWIN_SHARE).to(z.device)
     far = torch.where(is_twin[..., None], twin[:, None], other[:, None])
-    goals = torch.stack([goal[:, None].expand_as(sources), far])
+    goals = torch.stack([goal[:, None].expand_as(far), far])
     label = torch.stack([steps.clamp(0, bins - 2), torch.full_like(steps, bins - 1)])
     weight = torch.stack([(steps >= 0).float(), torch.full(shape, FAR_SHARE, device=z.device)])
-    both = sources.expand_as(goals)
     logits = networks.steps_to_goal(
-        _shake(both, generator), states.expand(2, *states.shape), _shake(goals, generator)
+        noisy(sources.expand(2, *sources.shape), LATENT_NOISE, generator),
+        states.expand(2, *states.shape),
+        noisy_aim(networks, goals, LATENT_NOISE, generator),
     ).float()
     loss = F.cross_entropy(logits.flatten(0, 2), label.flatten(), reduction="none")
     return (loss * weight.flatten()).sum() / weight.sum()
@@ -199,22 +215,20 @@ def _proposal_loss(
     frames, steps = z.shape[1], networks.architecture.proposal_steps
     at = torch.arange(frames, device=z.device)[:, None] + torch.arange(steps, device=z.device)
     before = windows.goal_steps.to(z.device)[:, None, None] > at
-    wanted = goal[:, None].expand_as(z)
-    return proposal_loss(
-        networks, _shake(z, generator), p, _shake(wanted, generator), windows.later_actions[:, at], before
-    )
+    aim = noisy_aim(networks, goal[:, None].expand(-1, frames, -1), LATENT_NOISE, generator)
+    return proposal_loss(networks, noisy(z, LATENT_NOISE, generator), p, aim, windows.later_actions[:, at], before)
 
 
-def proposal_loss(networks: Networks, z: Tensor, p: Tensor, goal: Tensor, actions: Tensor, before: Tensor) -> Tensor:
+def proposal_loss(networks: Networks, z: Tensor, p: Tensor, aim: Tensor, actions: Tensor, before: Tensor) -> Tensor:
     """Negative log-likelihood of what was done on the way to a goal.
 
     Args:
         networks: whose proposal head answers.
-        z, p, goal: (*, D), (*, P), (*, D) features, proprioception, features of the goal.
+        z, p, aim: (*, D), (*, P), (*, G) features, proprioception, the goal as `Networks.aim` tells it.
         actions: (*, K, A) in [-1, 1], what was done next.
         before: (*, K) whether that was before the goal.
     """
-    proposed = networks.proposed(z, p, goal)
+    proposed = networks.proposed(z, p, aim)
     unlikely = 0.5 * ((actions.unsqueeze(-3) - proposed.mean) * torch.exp(-proposed.log_std)) ** 2 + proposed.log_std
     of_mode = (unlikely * before[..., None, :, None]).sum((-2, -1))
     return -torch.logsumexp(proposed.log_weight - of_mode, -1).sum() / (before.sum() * actions.shape[-1]).clamp(min=1)

@@ -93,8 +93,7 @@ class NativeModel:
     def distance(self, latents: Tensor, goal: Tensor) -> Tensor:
         """Expected steps to the goal: (B, *X, L), (B, L) -> (B, *X)."""
         z, p, _ = self._split(latents)
-        wanted = self._like(goal[:, : self._features], z)
-        return self.networks.steps_to_goal(z, p, wanted).softmax(-1) @ self._bins
+        return self.networks.steps_to_goal(z, p, self._like(self._aim(goal), z)).softmax(-1) @ self._bins
 
     def feature_distance(self, latents: Tensor, goal: Tensor) -> Tensor:
         """Mean squared difference of picture features: (B, *X, L), (B, L) -> (B, *X)."""
@@ -115,7 +114,7 @@ class NativeModel:
         because most of those who held it closed were still closing.
         """
         z, p, _ = self._split(latent)
-        log_weight, mean, log_std = self.networks.proposed(z, p, goal[:, : self._features])
+        log_weight, mean, log_std = self.networks.proposed(z, p, self._aim(goal))
         noise = torch.randn(len(z), n, *mean.shape[2:], generator=generator, device=self.device)
         noise[:, 0] = 0.0
         if mean.shape[1] == 1:
@@ -148,10 +147,15 @@ class NativeModel:
             )
         return latents[..., :d], latents[..., d:-1], latents[..., -1:]
 
+    def _aim(self, goal: Tensor) -> Tensor:
+        """(B, L) -> what the heads are told of it (B, G)."""
+        z, p, _ = self._split(goal)
+        return self.networks.aim(z, p)
+
     @staticmethod
     def _like(goal: Tensor, z: Tensor) -> Tensor:
-        """(B, D) -> broadcast to z's (B, *X, D)."""
-        return goal.reshape(len(goal), *([1] * (z.ndim - 2)), -1).expand_as(z)
+        """(B, G) -> (B, *X, G) for z (B, *X, D)."""
+        return goal.reshape(len(goal), *([1] * (z.ndim - 2)), -1).expand(*z.shape[:-1], -1)
 
     def _pictures(self, observation: Observation) -> Tensor:
         """The cameras' pictures stacked (B, C, H, W, 3) uint8, checked."""

@@ -27,7 +27,8 @@ TRAINING_HEADS = ("inverse.", "sketch.", "motion.")
 class Architecture:
     """Sizes of the native model; saved with the weights.
 
-    `proposal_modes` is how many different things to do next the prior weighs against each other. `reader` is the width of
+    `proposal_modes` is how many different things to do next the prior weighs against each other. `goal_state`: steps to the
+    goal and prior are told the goal's proprioception too, and not only what its picture shows. `reader` is the width of
     a reader of its own, 0 without one. `eyes` names frozen eyes (`worldmodel.vjepa2_eyes`) that look instead of
     convolutions of its own; empty without. `guesses`: made from video, it guesses actions (`Motion`).
     """
@@ -44,6 +45,7 @@ class Architecture:
     distance_bins: int = 32
     proposal_steps: int = 5
     proposal_modes: int = 1
+    goal_state: bool = False
     reader: int = 0
     eyes: str = ""
     guesses: bool = False
@@ -309,7 +311,7 @@ class Networks(nn.Module):
         self.reader = Reader(a) if a.reader else None
         self.motion = Motion(a) if a.guesses else None
         self.inverse = ResidualMLP(2 * a.features, a.action_size, 256, 2)
-        pair = body + a.features
+        pair = body + a.features + (a.state_size if a.goal_state else 0)
         self.steps_to_goal = ResidualMLP(pair, a.distance_bins, a.head_width, 3)
         weights = a.proposal_modes if a.proposal_modes > 1 else 0  # one mode needs no weight
         moves = 2 * a.proposal_steps * a.action_size
@@ -331,10 +333,14 @@ class Networks(nn.Module):
         change = self.predictor(z, p, action)
         return z + change[..., : z.shape[-1]], p + change[..., z.shape[-1] :]
 
-    def proposed(self, z: Tensor, p: Tensor, goal: Tensor) -> Proposed:
-        """What the prior proposes: features (*, D), proprioception (*, P), features of the goal (*, D)."""
+    def aim(self, z: Tensor, p: Tensor) -> Tensor:
+        """What steps to the goal and prior are told of a goal with features (*, D) and proprioception (*, P): (*, G)."""
+        return torch.cat([z, p], -1) if self.architecture.goal_state else z
+
+    def proposed(self, z: Tensor, p: Tensor, aim: Tensor) -> Proposed:
+        """What the prior proposes: features (*, D), proprioception (*, P), the goal as `aim` tells it (*, G)."""
         a = self.architecture
-        answer = self.proposal(z, p, goal).float()
+        answer = self.proposal(z, p, aim).float()
         moves = 2 * a.proposal_steps * a.action_size
         mean, log_std = answer[..., : a.proposal_modes * moves].unflatten(-1, (a.proposal_modes, moves)).chunk(2, -1)
         if a.proposal_modes > 1:
@@ -362,7 +368,7 @@ class Networks(nn.Module):
 def architecture_to_dict(architecture: Architecture) -> dict[str, Any]:
     """For a checkpoint's card."""
     values = {**asdict(architecture), "cameras": list(architecture.cameras)}
-    for later in ("eyes", "guesses", "proposal_modes"):  # cards are as they were before these came
+    for later in ("eyes", "guesses", "proposal_modes", "goal_state"):  # cards are as they were before these came
         if values[later] == Architecture.__dataclass_fields__[later].default:
             del values[later]
     return values

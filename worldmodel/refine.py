@@ -13,7 +13,7 @@ from torch import Tensor
 from worldmodel.colours import CHANGED_SHARE, Recolouring, draw_recolouring, recoloured
 from worldmodel.data import DatasetError, Episodes
 from worldmodel.findings import encoded
-from worldmodel.losses import proposal_loss, readout_loss
+from worldmodel.losses import noisy, noisy_aim, proposal_loss, readout_loss
 from worldmodel.networks import Networks
 from worldmodel.reading import learn_from_frames
 from worldmodel.timed import Keeping, timed_steps
@@ -21,6 +21,8 @@ from worldmodel.timed import Keeping, timed_steps
 STRANGER_SHARE = 0.35
 LEARNING_RATE = 1e-3
 NOISE = 0.1
+# Beside an error of the features: planning weighs the arm's own pose heavily.
+STATE_WEIGHT = 1.0
 # Parts of the time belong to one head alone, in large batches of single frames: proposals grow as sure as they can,
 # and the readout as exact.
 PROPOSING_SHARE = 0.35
@@ -113,7 +115,7 @@ def refine(
         at = episodes.choose(training, BATCH, STEPS, REACH, generator, group=1)
         z, p = features[at.window].to(device).float(), states[at.window].to(device)
         actions = episodes.actions[at.window[:, :-1]].to(device)
-        goal = features[at.goal].to(device).float()
+        goal, twin = (torch.cat([features[of].float(), states[of]], -1).to(device) for of in (at.goal, at.twin))
         steps = at.goal_steps.to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             zh, ph, u = z[:, 0], p[:, 0], z.new_zeros(BATCH, 1)
@@ -123,7 +125,7 @@ def refine(
                 u = u + F.softplus(networks.doubt(zh.detach(), ph.detach(), actions[:, h]))
                 zh, ph = networks.step(zh, ph, actions[:, h])
                 error = (zh - z[:, h + 1]).square().mean(-1)
-                loss = loss + (error.mean() + 0.3 * (ph - p[:, h + 1]).square().mean()) / STEPS
+                loss = loss + (error.mean() + STATE_WEIGHT * (ph - p[:, h + 1]).square().mean()) / STEPS
                 doubt = torch.log(u[:, 0] + 1e-4) - torch.log(error.detach() + 1e-4)
                 loss = loss + 0.05 * doubt.square().mean() / STEPS
                 rolled_z.append(zh.detach())
@@ -136,19 +138,17 @@ def refine(
             where = torch.cat([p, torch.stack(rolled_p, 1)], 1)
             label = torch.cat([remaining, remaining[:, 1:]], 1)
             strange = (torch.rand(label.shape, generator=generator) < STRANGER_SHARE).to(device)
-            wanted = torch.where(strange[..., None], features[at.twin].to(device).float()[:, None], goal[:, None])
+            wanted = torch.where(strange[..., None], twin[:, None], goal[:, None])
             valid = strange | (label >= 0)
             label = torch.where(strange, a.distance_bins - 1, label.clamp(0, a.distance_bins - 2))
-            logits = networks.steps_to_goal(
-                _noisy(sources, generator), where, _noisy(wanted.expand_as(sources), generator)
-            )
+            aim = noisy_aim(networks, wanted, NOISE, generator)
+            logits = networks.steps_to_goal(noisy(sources, NOISE, generator), where, aim)
             loss = loss + F.cross_entropy(logits[valid], label[valid])
 
             taken = actions[:, : a.proposal_steps]
             before = steps[:, None] > torch.arange(taken.shape[1], device=device)
-            loss = loss + proposal_loss(
-                networks, _noisy(z[:, 0], generator), p[:, 0], _noisy(goal, generator), taken, before
-            )
+            aim = noisy_aim(networks, goal, NOISE, generator)
+            loss = loss + proposal_loss(networks, noisy(z[:, 0], NOISE, generator), p[:, 0], aim, taken, before)
 
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -193,16 +193,13 @@ def _learn_to_propose(
         goal = torch.minimum(now + ahead, last[now])
         taken = episodes.actions[torch.minimum(now[:, None] + onward, last[now][:, None] - 1)].to(device)
         before = ((goal - now)[:, None] > onward).to(device)
-        z, wanted = (features[at].to(device).float() for at in (now, goal))
-        p = states[now].to(device)
+        z, p = features[now].float().to(device), states[now].to(device)
+        wanted = torch.cat([features[goal].float(), states[goal]], -1).to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            return proposal_loss(networks, _noisy(z, generator), p, _noisy(wanted, generator), taken, before)
+            aim = noisy_aim(networks, wanted, NOISE, generator)
+            return proposal_loss(networks, noisy(z, NOISE, generator), p, aim, taken, before)
 
     learn_from_frames(
         loss, networks.proposal, index[index < last[index]], title="proposals", batch=PROPOSING_BATCH,
         weight_decay=1e-3, minutes=minutes, generator=generator, keeping=keeping,
     )  # fmt: skip
-
-
-def _noisy(x: Tensor, generator: torch.Generator) -> Tensor:
-    return x + NOISE * torch.randn(x.shape, generator=generator).to(x.device)
