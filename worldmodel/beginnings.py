@@ -15,7 +15,7 @@ from worldmodel.networks import Architecture, Networks, architecture_from_dict
 from worldmodel.vjepa2_eyes import FrozenEyes
 
 if TYPE_CHECKING:
-    from worldmodel.adapt import AdaptSettings
+    from worldmodel.settings import AdaptSettings
 
 # Transitions by which it is found out what a guessed motion means.
 TRANSLATED = 4096

@@ -11,8 +11,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from worldmodel import checkpoint, processes
-from worldmodel.adapt import adapt, settings_from_config, weights_from_config
+from worldmodel.adapt import adapt
 from worldmodel.corpus import sizes_for_video
+from worldmodel.settings import settings_from_config, weights_from_config
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

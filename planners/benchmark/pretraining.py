@@ -138,8 +138,9 @@ def adapted(
 ) -> dict[str, float]:
     """A brain adapted on the first `episodes` episodes in `out`; the figures of its last evaluation."""
     from worldmodel import checkpoint
-    from worldmodel.adapt import AdaptSettings, adapt
+    from worldmodel.adapt import adapt
     from worldmodel.losses import LossWeights
+    from worldmodel.settings import AdaptSettings
     from worldmodel.trainer import Schedule
 
     torch.set_num_threads(comparison.threads)

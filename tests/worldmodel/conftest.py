@@ -15,8 +15,9 @@ from worldmodel.native import NativeModel
 from worldmodel.networks import Architecture, Networks
 
 SMALL = Architecture(
-    image_size=32, features=24, keypoints=8, predictor_width=48, predictor_depth=2, head_width=48, proposal_steps=3
-)
+    image_size=32, features=24, keypoints=8, predictor_width=48, predictor_depth=2, head_width=48, proposal_steps=3,
+    goal_state=True,
+)  # fmt: skip
 
 
 def picture_of(place: np.ndarray, size: int = 32) -> np.ndarray:

@@ -13,9 +13,10 @@ import torch
 
 from tests.worldmodel.conftest import SMALL, without_times
 from worldmodel import cost
-from worldmodel.adapt import AdaptSettings, adapt
+from worldmodel.adapt import adapt
 from worldmodel.checkpoint import load_networks
 from worldmodel.networks import Networks
+from worldmodel.settings import AdaptSettings
 from worldmodel.trainer import Schedule
 
 ROOT = Path(__file__).parents[2]

@@ -78,6 +78,7 @@ def test_a_scene_with_one_episode_still_gives_windows(tiny_dataset) -> None:
     episodes.scenes = torch.arange(8)
     windows = episodes.draw(torch.arange(8), 9, 3, 5, torch.Generator().manual_seed(3))
     assert windows.twin_pictures.shape == windows.goal_pictures.shape == (9, 1, 32, 32, 3)
+    assert windows.twin_states.shape == windows.goal_states.shape == (9, 7)
 
 
 def test_of_many_scenes_whole_ones_are_held_out(tiny_dataset) -> None:

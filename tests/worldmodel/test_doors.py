@@ -12,10 +12,11 @@ import torch
 
 from tests.worldmodel.conftest import SMALL
 from worldmodel import checkpoint, load
-from worldmodel.adapt import AdaptSettings, adapt
+from worldmodel.adapt import adapt
 from worldmodel.data import DatasetError, Episodes
 from worldmodel.interface import TABLETOP, ActionSpace
 from worldmodel.networks import Architecture, Networks
+from worldmodel.settings import AdaptSettings
 from worldmodel.trainer import Schedule
 
 

@@ -14,8 +14,9 @@ import pytest
 import torch
 
 from tests.worldmodel.conftest import SMALL, without_times
-from worldmodel.adapt import AdaptSettings, adapt
+from worldmodel.adapt import adapt
 from worldmodel.checkpoint import load_networks
+from worldmodel.settings import AdaptSettings
 from worldmodel.trainer import Schedule
 
 ROOT = Path(__file__).parents[2]

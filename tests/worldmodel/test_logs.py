@@ -10,7 +10,8 @@ import pytest
 
 from tests.worldmodel.test_interruptions import SMALL
 from worldmodel import logs
-from worldmodel.adapt import AdaptSettings, adapt
+from worldmodel.adapt import adapt
+from worldmodel.settings import AdaptSettings
 from worldmodel.trainer import Schedule
 
 

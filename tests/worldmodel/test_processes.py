@@ -199,8 +199,8 @@ def test_spread_weights_learn_the_same_and_go_on(whole: Path, place: Path, tiny_
 
 def test_another_number_of_processes_does_not_go_on(whole: Path, tiny_dataset: Path) -> None:
     from premotor import compose
-    from worldmodel.adapt import settings_from_config
     from worldmodel.corpus import fit_to_data
+    from worldmodel.settings import settings_from_config
 
     start = whole.parent / "start"
     cfg = compose("adapt", [f"data={tiny_dataset}", f"out={whole}", f"start={start}", *WORDS])

@@ -13,7 +13,7 @@ import torch
 
 from tests.worldmodel.conftest import SMALL, without_times
 from tests.worldmodel.test_data import rewrite_column
-from worldmodel.adapt import AdaptSettings, adapt
+from worldmodel.adapt import adapt
 from worldmodel.beginnings import go_on_from, start_from
 from worldmodel.checkpoint import load, load_networks, save
 from worldmodel.data import Episodes
@@ -23,6 +23,7 @@ from worldmodel.native import NativeModel
 from worldmodel.networks import Networks
 from worldmodel.pretrain import BLIND
 from worldmodel.refine import refine
+from worldmodel.settings import AdaptSettings
 from worldmodel.trainer import Schedule
 
 
@@ -186,7 +187,8 @@ def test_refined_proposals_fit_what_was_done(tiny_dataset, tmp_path) -> None:
             p = networks.normalise_state(episodes.states[at.window[:, 0]])
             onward = torch.arange(SMALL.proposal_steps)
             taken = episodes.actions[torch.minimum(at.window[:, :1] + onward, at.last[:, None] - 1)]
-            return float(proposal_loss(networks, z, p, goal, taken, at.goal_steps[:, None] > onward))
+            aim = networks.aim(goal, networks.normalise_state(episodes.states[at.goal]))
+            return float(proposal_loss(networks, z, p, aim, taken, at.goal_steps[:, None] > onward))
 
     before = unlikely()
     refine(networks, episodes, every, minutes=0.03, seed=0, device=torch.device("cpu"), bf16=False, readout=False)
@@ -203,13 +205,13 @@ def test_spreading_wants_several_processes_and_no_compiler(tiny_dataset, tmp_pat
 def test_a_prior_of_several_modes_keeps_two_ways_apart() -> None:
     torch.manual_seed(0)
     networks = Networks(replace(SMALL, proposal_modes=3))
-    z, p, goal = torch.zeros(64, 24), torch.zeros(64, 7), torch.zeros(64, 24)
+    z, p = torch.zeros(64, 24), torch.zeros(64, 7)
     side = (torch.arange(64) % 4 == 0).float() * 1.6 - 0.8  # a quarter of those who stood here went up, the others down
     actions = side[:, None, None].expand(64, 3, 7)
     learn = torch.optim.Adam(networks.proposal.parameters(), 3e-3)
     for _ in range(150):
         learn.zero_grad()
-        proposal_loss(networks, z, p, goal, actions, torch.ones(64, 3, dtype=torch.bool)).backward()
+        proposal_loss(networks, z, p, networks.aim(z, p), actions, torch.ones(64, 3, dtype=torch.bool)).backward()
         learn.step()
     model = NativeModel(networks, TABLETOP)
     latent = torch.zeros(1, 24 + 7 + 1)
@@ -236,6 +238,52 @@ def test_one_way_to_go_on_may_become_several(tiny_dataset, tmp_path) -> None:
     assert load_networks(tmp_path / "onward")[0].architecture.proposal_modes == 4
     with pytest.raises(ValueError, match="proposal_modes=4, here it is 1"):
         go_on_from(Networks(one.architecture), str(tmp_path / "four"))
+
+
+def test_heads_are_told_where_the_arm_of_a_goal_is() -> None:
+    """Two goals whose pictures look the same, the arm of one farther off: along a camera's depth that is so."""
+    torch.manual_seed(0)
+    z, p = torch.zeros(256, 24), torch.zeros(256, 7)
+    there = torch.zeros(256, 7)
+    there[:, 0] = torch.linspace(-1, 1, 256)
+    actions = there[:, None].expand(-1, 3, -1).clone()  # what was done: so far, in that direction
+    unlikely = {}
+    for told in (False, True):
+        networks = Networks(replace(SMALL, goal_state=told))
+        learn = torch.optim.Adam(networks.proposal.parameters(), 3e-3)
+        for _ in range(100):
+            learn.zero_grad()
+            loss = proposal_loss(networks, z, p, networks.aim(z, there), actions, torch.ones(256, 3, dtype=torch.bool))
+            loss.backward()
+            learn.step()
+        unlikely[told] = float(loss.detach())
+        model = NativeModel(networks, TABLETOP)
+        latent, goal = torch.zeros(2, 1, 24 + 7 + 1)
+        far = goal.clone()
+        far[:, 24] = 0.8
+        same = model.distance(latent, goal).equal(model.distance(latent, far))
+        assert same == (not told)
+    assert unlikely[True] < unlikely[False] - 0.2
+    assert float(model.propose(latent, far, 1)[0, 0, 0, 0]) > float(model.propose(latent, goal, 1)[0, 0, 0, 0]) + 0.4
+
+
+def test_heads_that_were_not_told_of_the_goals_arm_may_hear_of_it_later(tiny_dataset, tmp_path) -> None:
+    deaf = Networks(replace(SMALL, goal_state=False))
+    save(tmp_path / "deaf", deaf, TABLETOP, {"training": {}, "data": []})
+    assert "goal_state" not in json.loads((tmp_path / "deaf/card.json").read_text())["architecture"]
+    deaf, _ = load_networks(tmp_path / "deaf")
+    told = Networks(SMALL)
+    go_on_from(told, str(tmp_path / "deaf"))
+    latent, goal = torch.randn(2, 1, 24 + 7 + 1, generator=torch.Generator().manual_seed(1))
+    before, after = (NativeModel(networks, TABLETOP) for networks in (deaf, told))
+    assert after.distance(latent, goal).allclose(before.distance(latent, goal), atol=1e-4)
+    assert after.propose(latent, goal, 1).allclose(before.propose(latent, goal, 1), atol=1e-4)
+    train(tiny_dataset, tmp_path / "onward", 2, start=str(tmp_path / "deaf"))
+    learned, _ = load_networks(tmp_path / "onward")
+    assert learned.architecture.goal_state
+    assert learned.steps_to_goal.enter.weight[:, -7:].abs().max() > 0
+    with pytest.raises(ValueError, match="goal_state=True, here it is False"):
+        go_on_from(Networks(replace(SMALL, goal_state=False)), str(tmp_path / "onward"))
 
 
 def test_an_action_that_nobody_recorded_is_guessed(tiny_dataset) -> None:

@@ -24,11 +24,12 @@ from safetensors.torch import load_file, save_file
 from planners import CEM, Budget
 from tests.worldmodel.conftest import SMALL, without_times
 from worldmodel import checkpoint, findings, load, vjepa2_eyes
-from worldmodel.adapt import AdaptSettings, adapt
+from worldmodel.adapt import adapt
 from worldmodel.checkpoint import CheckpointError, load_networks
 from worldmodel.data import Episodes
 from worldmodel.interface import TABLETOP
 from worldmodel.networks import Networks
+from worldmodel.settings import AdaptSettings
 from worldmodel.trainer import Schedule
 from worldmodel.vjepa2_eyes import EyesError, FrozenEyes, open_eyes
 
