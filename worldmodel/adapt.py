@@ -89,7 +89,10 @@ def adapt(
             "architecture.action_size="
         )
     architecture = replace(
-        architecture, guesses=settings.video_only, goal_state=architecture.goal_state and not settings.video_only
+        architecture,
+        guesses=settings.video_only,
+        goal_state=architecture.goal_state and not settings.video_only,
+        pace=architecture.pace and not settings.video_only,
     )
     eyes = beginnings.frozen_eyes(settings, architecture)
     if eyes is not None:
@@ -227,7 +230,8 @@ def adapt(
         refine(
             finished, episodes, training, minutes=settings.refine_minutes, seed=settings.seed, device=device,
             bf16=bf16, readout=settings.reading_minutes == 0.0 and finished.reader is None,
-            colour_jitter=settings.colour_jitter, hue_jitter=settings.hue_jitter, keeping=keeping,
+            colour_jitter=settings.colour_jitter, hue_jitter=settings.hue_jitter,
+            proposing_share=settings.proposing_share, keeping=keeping,
         )  # fmt: skip
 
     def reading() -> None:
@@ -342,7 +346,8 @@ def main(cfg: DictConfig) -> int:
         reading_minutes=float(cfg.reading_minutes), reader=None if cfg.reader is None else str(cfg.reader),
         start=None if cfg.start is None else str(cfg.start), stride=int(cfg.stride),
         store_findings=None if cfg.store_findings is None else bool(cfg.store_findings),
-        encoder_rate=float(cfg.encoder_rate), episodes=None if cfg.episodes is None else int(cfg.episodes),
+        encoder_rate=float(cfg.encoder_rate), proposing_share=float(cfg.proposing_share),
+        episodes=None if cfg.episodes is None else int(cfg.episodes),
     )  # fmt: skip
     architecture, action_space = fit_to_data(
         sizes, settings.data, action_space=str(cfg.action_space), stride=settings.stride, start=settings.start

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from worldmodel import checkpoint, processes, vjepa2_eyes
 from worldmodel.data import Episodes
-from worldmodel.networks import Architecture, Networks, architecture_from_dict
+from worldmodel.networks import Architecture, Networks, ResidualMLP, architecture_from_dict
 from worldmodel.vjepa2_eyes import FrozenEyes
 
 if TYPE_CHECKING:
@@ -134,13 +134,14 @@ def _take_over(networks: Networks, pretrained: Networks, translation: Tensor) ->
 
 def grown(architecture: Architecture, start: str) -> Architecture:
     """The same sizes with what the checkpoint one goes on from has grown: a reader, modes of its prior, heads that are told
-    the goal's state."""
+    the goal's state, a pace."""
     theirs = architecture_from_dict(dict(checkpoint.read_card(checkpoint.locate(start))["architecture"]))
     return replace(
         architecture,
         reader=theirs.reader,
         proposal_modes=max(architecture.proposal_modes, theirs.proposal_modes),
         goal_state=architecture.goal_state or theirs.goal_state,
+        pace=architecture.pace or theirs.pace,
     )
 
 
@@ -175,7 +176,7 @@ def go_on_from(networks: Networks, start: str) -> None:
     mine, theirs = (asdict(each.architecture) for each in (networks, before))
     for size, value in theirs.items():
         # The same eyes may lie elsewhere, one way to go on may become several, and heads may be told more.
-        grows = (size == "proposal_modes" and value == 1) or (size == "goal_state" and not value)
+        grows = (size == "proposal_modes" and value == 1) or (size in ("goal_state", "pace") and not value)
         if size != "eyes" and mine[size] != value and not grows:
             raise ValueError(
                 f"{start} has {size}={value}, here it is {mine[size]}; set architecture.{size} alike or start afresh"
@@ -183,19 +184,20 @@ def go_on_from(networks: Networks, start: str) -> None:
     if mine["proposal_modes"] != theirs["proposal_modes"]:
         _branch(before, mine["proposal_modes"])
     if mine["goal_state"] != theirs["goal_state"]:
-        _tell_more(before)
+        for head in (before.steps_to_goal, before.proposal):
+            _tell_more(head, before.architecture.state_size)
+    if mine["pace"] != theirs["pace"]:
+        _tell_more(before.proposal, 1)
     networks.load_state_dict(before.state_dict())
 
 
 @torch.no_grad()
-def _tell_more(networks: Networks) -> None:
-    """Let the heads hear of the goal's state too, and make nothing of it yet."""
-    more = networks.architecture.state_size
-    for head in (networks.steps_to_goal, networks.proposal):
-        enter = head.enter
-        head.enter = nn.Linear(enter.in_features + more, enter.out_features)
-        head.enter.weight.copy_(torch.cat([enter.weight, enter.weight.new_zeros(enter.out_features, more)], 1))
-        head.enter.bias.copy_(enter.bias)
+def _tell_more(head: ResidualMLP, more: int) -> None:
+    """Let a head hear so many more numbers, and make nothing of them yet."""
+    enter = head.enter
+    head.enter = nn.Linear(enter.in_features + more, enter.out_features)
+    head.enter.weight.copy_(torch.cat([enter.weight, enter.weight.new_zeros(enter.out_features, more)], 1))
+    head.enter.bias.copy_(enter.bias)
 
 
 @torch.no_grad()

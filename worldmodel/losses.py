@@ -39,6 +39,8 @@ LATENT_NOISE = 0.05
 # In spreads of the state: what heads are told of a goal's arm pose is this inexact while they learn, for it will have been
 # read off a picture.
 GOAL_STATE_NOISE = 0.05
+# In how many steps to be there is told the prior with this relative error.
+PACE_NOISE = 0.2
 SKETCH_NOISE = 0.5
 # How much of an action guessed from video is noise: what keeps it from carrying the whole next frame.
 GUESS_NOISE = 0.5
@@ -157,6 +159,12 @@ def noisy(x: Tensor, noise: float, generator: torch.Generator) -> Tensor:
     return x + noise * torch.randn(x.shape, generator=generator).to(x.device)
 
 
+def noisy_pace(steps: Tensor, generator: torch.Generator) -> Tensor:
+    """Steps (*) to a goal, as inexact as they will be guessed."""
+    guess = torch.exp(PACE_NOISE * torch.randn(steps.shape, generator=generator)).to(steps.device)
+    return steps.clamp(min=1).float() * guess
+
+
 def noisy_aim(networks: Networks, goal: Tensor, noise: float, generator: torch.Generator) -> Tensor:
     """A goal (*, D + P) as heads are told of it (*, G): features with that noise, proprioception as inexact as a picture
     tells it."""
@@ -216,19 +224,25 @@ def _proposal_loss(
     at = torch.arange(frames, device=z.device)[:, None] + torch.arange(steps, device=z.device)
     before = windows.goal_steps.to(z.device)[:, None, None] > at
     aim = noisy_aim(networks, goal[:, None].expand(-1, frames, -1), LATENT_NOISE, generator)
-    return proposal_loss(networks, noisy(z, LATENT_NOISE, generator), p, aim, windows.later_actions[:, at], before)
+    steps = noisy_pace(windows.goal_steps.to(z.device)[:, None] - at[:, 0], generator)
+    return proposal_loss(
+        networks, noisy(z, LATENT_NOISE, generator), p, aim, steps, windows.later_actions[:, at], before
+    )
 
 
-def proposal_loss(networks: Networks, z: Tensor, p: Tensor, aim: Tensor, actions: Tensor, before: Tensor) -> Tensor:
+def proposal_loss(
+    networks: Networks, z: Tensor, p: Tensor, aim: Tensor, steps: Tensor, actions: Tensor, before: Tensor
+) -> Tensor:
     """Negative log-likelihood of what was done on the way to a goal.
 
     Args:
         networks: whose proposal head answers.
         z, p, aim: (*, D), (*, P), (*, G) features, proprioception, the goal as `Networks.aim` tells it.
+        steps: (*) how many it took.
         actions: (*, K, A) in [-1, 1], what was done next.
         before: (*, K) whether that was before the goal.
     """
-    proposed = networks.proposed(z, p, aim)
+    proposed = networks.proposed(z, p, aim, steps)
     unlikely = 0.5 * ((actions.unsqueeze(-3) - proposed.mean) * torch.exp(-proposed.log_std)) ** 2 + proposed.log_std
     of_mode = (unlikely * before[..., None, :, None]).sum((-2, -1))
     return -torch.logsumexp(proposed.log_weight - of_mode, -1).sum() / (before.sum() * actions.shape[-1]).clamp(min=1)

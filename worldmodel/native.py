@@ -15,6 +15,9 @@ from torch import Tensor
 from worldmodel.interface import ActionSpace, Observation
 from worldmodel.networks import Networks
 
+# A prior with a pace is asked to be as quick as the quickest of so many that reached such goals.
+QUICK = 0.3
+
 
 class NativeModel:
     """The native brain behind the interface of `WorldModel`.
@@ -114,7 +117,8 @@ class NativeModel:
         because most of those who held it closed were still closing.
         """
         z, p, _ = self._split(latent)
-        log_weight, mean, log_std = self.networks.proposed(z, p, self._aim(goal))
+        aim = self._aim(goal)
+        log_weight, mean, log_std = self.networks.proposed(z, p, aim, self._pace(z, p, aim))
         noise = torch.randn(len(z), n, *mean.shape[2:], generator=generator, device=self.device)
         noise[:, 0] = 0.0
         if mean.shape[1] == 1:
@@ -146,6 +150,11 @@ class NativeModel:
                 "was it made by another model?"
             )
         return latents[..., :d], latents[..., d:-1], latents[..., -1:]
+
+    def _pace(self, z: Tensor, p: Tensor, aim: Tensor) -> Tensor:
+        """In how many steps the goal can be reached by those who are quick, if it can: (B,)."""
+        near = self.networks.steps_to_goal(z, p, aim)[..., :-1].softmax(-1).cumsum(-1)
+        return (near < QUICK).sum(-1).clamp(min=1).float()
 
     def _aim(self, goal: Tensor) -> Tensor:
         """(B, L) -> what the heads are told of it (B, G)."""

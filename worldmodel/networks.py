@@ -28,7 +28,8 @@ class Architecture:
     """Sizes of the native model; saved with the weights.
 
     `proposal_modes` is how many different things to do next the prior weighs against each other. `goal_state`: steps to the
-    goal and prior are told the goal's proprioception too, and not only what its picture shows. `reader` is the width of
+    goal and prior are told the goal's proprioception too, and not only what its picture shows. `pace`: the prior is told in
+    how many steps to be there. `reader` is the width of
     a reader of its own, 0 without one. `eyes` names frozen eyes (`worldmodel.vjepa2_eyes`) that look instead of
     convolutions of its own; empty without. `guesses`: made from video, it guesses actions (`Motion`).
     """
@@ -46,6 +47,7 @@ class Architecture:
     proposal_steps: int = 5
     proposal_modes: int = 1
     goal_state: bool = False
+    pace: bool = False
     reader: int = 0
     eyes: str = ""
     guesses: bool = False
@@ -315,7 +317,7 @@ class Networks(nn.Module):
         self.steps_to_goal = ResidualMLP(pair, a.distance_bins, a.head_width, 3)
         weights = a.proposal_modes if a.proposal_modes > 1 else 0  # one mode needs no weight
         moves = 2 * a.proposal_steps * a.action_size
-        self.proposal = ResidualMLP(pair, a.proposal_modes * moves + weights, a.head_width, 3)
+        self.proposal = ResidualMLP(pair + int(a.pace), a.proposal_modes * moves + weights, a.head_width, 3)
         self.doubt = ResidualMLP(body + a.action_size, 1, 128, 2)
         # A coarse colour map of the first camera (SKETCH x SKETCH, brightness and two colour differences): a pretext
         # that makes what is small and coloured weigh as much as what is large and grey.
@@ -337,10 +339,12 @@ class Networks(nn.Module):
         """What steps to the goal and prior are told of a goal with features (*, D) and proprioception (*, P): (*, G)."""
         return torch.cat([z, p], -1) if self.architecture.goal_state else z
 
-    def proposed(self, z: Tensor, p: Tensor, aim: Tensor) -> Proposed:
-        """What the prior proposes: features (*, D), proprioception (*, P), the goal as `aim` tells it (*, G)."""
+    def proposed(self, z: Tensor, p: Tensor, aim: Tensor, steps: Tensor) -> Proposed:
+        """What the prior proposes: features (*, D), proprioception (*, P), the goal as `aim` tells it (*, G), and in how
+        many steps (*) to be there, which only a prior with a pace heeds."""
         a = self.architecture
-        answer = self.proposal(z, p, aim).float()
+        told = (aim, torch.log(steps.clamp(min=1.0))[..., None]) if a.pace else (aim,)
+        answer = self.proposal(z, p, *told).float()
         moves = 2 * a.proposal_steps * a.action_size
         mean, log_std = answer[..., : a.proposal_modes * moves].unflatten(-1, (a.proposal_modes, moves)).chunk(2, -1)
         if a.proposal_modes > 1:
@@ -368,7 +372,13 @@ class Networks(nn.Module):
 def architecture_to_dict(architecture: Architecture) -> dict[str, Any]:
     """For a checkpoint's card."""
     values = {**asdict(architecture), "cameras": list(architecture.cameras)}
-    for later in ("eyes", "guesses", "proposal_modes", "goal_state"):  # cards are as they were before these came
+    for later in (
+        "eyes",
+        "guesses",
+        "proposal_modes",
+        "goal_state",
+        "pace",
+    ):  # cards are as they were before these came
         if values[later] == Architecture.__dataclass_fields__[later].default:
             del values[later]
     return values

@@ -13,7 +13,7 @@ from torch import Tensor
 from worldmodel.colours import CHANGED_SHARE, Recolouring, draw_recolouring, recoloured
 from worldmodel.data import DatasetError, Episodes
 from worldmodel.findings import encoded
-from worldmodel.losses import noisy, noisy_aim, proposal_loss, readout_loss
+from worldmodel.losses import noisy, noisy_aim, noisy_pace, proposal_loss, readout_loss
 from worldmodel.networks import Networks
 from worldmodel.reading import learn_from_frames
 from worldmodel.timed import Keeping, timed_steps
@@ -84,14 +84,15 @@ def refine(
     readout: bool = True,
     colour_jitter: float = 0.0,
     hue_jitter: float = 0.0,
+    proposing_share: float = PROPOSING_SHARE,
     keeping: Keeping | None = None,
 ) -> None:
     """Train predictor, steps-to-goal, proposals and doubt on stored features.
 
     With colours to vary, most scenes are looked at under others than theirs, the same ones all the time. With `keeping`
     a killed refinement goes on where it was.
-    A part of the time is the proposals' alone; with `readout` the last part is the readout's; without, a reader of its
-    own will do its work.
+    With `readout` the last part of the time is the readout's; without, a reader of its own will do its work. Of the rest,
+    `proposing_share` is the proposals' alone.
     """
     training = training[episodes.lengths[training] > STEPS]
     if len(training) < 2:
@@ -109,9 +110,10 @@ def refine(
     generator = torch.Generator().manual_seed(seed + 1)
     a = networks.architecture
     networks.eval()
-    reading_share = READING_SHARE if readout else 0.0
+    reading = minutes * (READING_SHARE if readout else 0.0)
+    proposing = (minutes - reading) * proposing_share
     kept = None if keeping is None else keeping.loop("refine", networks, generator)
-    for _ in timed_steps("refine", minutes * (1 - PROPOSING_SHARE - reading_share), optimizer, LEARNING_RATE, kept):
+    for _ in timed_steps("refine", minutes - reading - proposing, optimizer, LEARNING_RATE, kept):
         at = episodes.choose(training, BATCH, STEPS, REACH, generator, group=1)
         z, p = features[at.window].to(device).float(), states[at.window].to(device)
         actions = episodes.actions[at.window[:, :-1]].to(device)
@@ -148,7 +150,8 @@ def refine(
             taken = actions[:, : a.proposal_steps]
             before = steps[:, None] > torch.arange(taken.shape[1], device=device)
             aim = noisy_aim(networks, goal, NOISE, generator)
-            loss = loss + proposal_loss(networks, noisy(z[:, 0], NOISE, generator), p[:, 0], aim, taken, before)
+            paces = noisy_pace(steps, generator)
+            loss = loss + proposal_loss(networks, noisy(z[:, 0], NOISE, generator), p[:, 0], aim, paces, taken, before)
 
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -156,13 +159,13 @@ def refine(
         optimizer.step()
     _learn_to_propose(
         networks, episodes, training, features, states,
-        minutes=minutes * PROPOSING_SHARE, generator=generator, device=device, bf16=bf16, keeping=keeping,
+        minutes=proposing, generator=generator, device=device, bf16=bf16, keeping=keeping,
     )  # fmt: skip
     if readout:
         learn_from_frames(
             lambda at: readout_loss(networks.readout(features[at].to(device).float()), states[at].to(device)),
             networks.readout, episodes.frames_of(training), title="readout", batch=READING_BATCH, weight_decay=1e-4,
-            minutes=minutes * READING_SHARE, generator=generator, keeping=keeping,
+            minutes=reading, generator=generator, keeping=keeping,
         )  # fmt: skip
 
 
@@ -197,7 +200,8 @@ def _learn_to_propose(
         wanted = torch.cat([features[goal].float(), states[goal]], -1).to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             aim = noisy_aim(networks, wanted, NOISE, generator)
-            return proposal_loss(networks, noisy(z, NOISE, generator), p, aim, taken, before)
+            paces = noisy_pace((goal - now).to(device), generator)
+            return proposal_loss(networks, noisy(z, NOISE, generator), p, aim, paces, taken, before)
 
     learn_from_frames(
         loss, networks.proposal, index[index < last[index]], title="proposals", batch=PROPOSING_BATCH,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from worldmodel.losses import LossWeights
+from worldmodel.refine import PROPOSING_SHARE
 from worldmodel.trainer import Schedule
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class AdaptSettings:
     name: str = "native"
     video_only: bool = False
     refine_minutes: float = 0.0
+    proposing_share: float = PROPOSING_SHARE
     reading_minutes: float = 0.0
     reader: str | None = None
     compile: bool = False
@@ -62,6 +64,8 @@ class AdaptSettings:
             raise ValueError("store_findings=true keeps what is found in the pictures as they are; say colour_jitter=0")
         if self.sharded and self.compile:
             raise ValueError("sharded=true and compile=true do not go together; leave one of them out")
+        if not 0 <= self.proposing_share <= 1:
+            raise ValueError(f"proposing_share is {self.proposing_share}; it is a share of refine_minutes, 0 to 1")
         if not 0 < self.encoder_rate <= 1:
             raise ValueError(
                 f"encoder_rate is {self.encoder_rate}; it is a share of the learning rate, above 0 and at most 1 (an "

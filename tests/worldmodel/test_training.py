@@ -173,6 +173,19 @@ def test_a_killed_refinement_goes_on(tiny_dataset, tmp_path, monkeypatch) -> Non
     assert not (out / "stage").exists()
 
 
+def test_refinement_may_be_the_proposals_alone(tiny_dataset, tmp_path) -> None:
+    train(tiny_dataset, tmp_path / "run", 3)
+    before, _ = load_networks(tmp_path / "run")
+    after, _ = load_networks(tmp_path / "run")
+    episodes = Episodes([tiny_dataset], SMALL.cameras, TABLETOP)
+    every, here = torch.arange(len(episodes)), torch.device("cpu")
+    refine(after, episodes, every, minutes=0.02, seed=0, device=here, readout=False, proposing_share=1.0)
+    assert after.steps_to_goal.enter.weight.equal(before.steps_to_goal.enter.weight)
+    assert not after.proposal.enter.weight.equal(before.proposal.enter.weight)
+    with pytest.raises(ValueError, match="a share of refine_minutes"):
+        train(tiny_dataset, tmp_path / "no", 1, proposing_share=1.5)
+
+
 def test_refined_proposals_fit_what_was_done(tiny_dataset, tmp_path) -> None:
     train(tiny_dataset, tmp_path / "run", 3)
     networks, _ = load_networks(tmp_path / "run")
@@ -188,7 +201,7 @@ def test_refined_proposals_fit_what_was_done(tiny_dataset, tmp_path) -> None:
             onward = torch.arange(SMALL.proposal_steps)
             taken = episodes.actions[torch.minimum(at.window[:, :1] + onward, at.last[:, None] - 1)]
             aim = networks.aim(goal, networks.normalise_state(episodes.states[at.goal]))
-            return float(proposal_loss(networks, z, p, aim, taken, at.goal_steps[:, None] > onward))
+            return float(proposal_loss(networks, z, p, aim, at.goal_steps, taken, at.goal_steps[:, None] > onward))
 
     before = unlikely()
     refine(networks, episodes, every, minutes=0.03, seed=0, device=torch.device("cpu"), bf16=False, readout=False)
@@ -211,7 +224,9 @@ def test_a_prior_of_several_modes_keeps_two_ways_apart() -> None:
     learn = torch.optim.Adam(networks.proposal.parameters(), 3e-3)
     for _ in range(150):
         learn.zero_grad()
-        proposal_loss(networks, z, p, networks.aim(z, p), actions, torch.ones(64, 3, dtype=torch.bool)).backward()
+        proposal_loss(
+            networks, z, p, networks.aim(z, p), torch.ones(64), actions, torch.ones(64, 3, dtype=torch.bool)
+        ).backward()
         learn.step()
     model = NativeModel(networks, TABLETOP)
     latent = torch.zeros(1, 24 + 7 + 1)
@@ -253,7 +268,8 @@ def test_heads_are_told_where_the_arm_of_a_goal_is() -> None:
         learn = torch.optim.Adam(networks.proposal.parameters(), 3e-3)
         for _ in range(100):
             learn.zero_grad()
-            loss = proposal_loss(networks, z, p, networks.aim(z, there), actions, torch.ones(256, 3, dtype=torch.bool))
+            aim, all_of_it = networks.aim(z, there), torch.ones(256, 3, dtype=torch.bool)
+            loss = proposal_loss(networks, z, p, aim, torch.ones(256), actions, all_of_it)
             loss.backward()
             learn.step()
         unlikely[told] = float(loss.detach())
@@ -267,12 +283,38 @@ def test_heads_are_told_where_the_arm_of_a_goal_is() -> None:
     assert float(model.propose(latent, far, 1)[0, 0, 0, 0]) > float(model.propose(latent, goal, 1)[0, 0, 0, 0]) + 0.4
 
 
+def test_a_prior_with_a_pace_hurries_when_asked_to() -> None:
+    torch.manual_seed(0)
+    networks = Networks(replace(SMALL, pace=True))
+    z, p = torch.zeros(256, 24), torch.zeros(256, 7)
+    steps = 1 + torch.arange(256) % 16
+    actions = (0.8 / steps)[:, None, None].expand(-1, 3, 7)  # the same way, in so many steps
+    learn = torch.optim.Adam(networks.proposal.parameters(), 3e-3)
+    for _ in range(150):
+        learn.zero_grad()
+        every = torch.ones(256, 3, dtype=torch.bool)
+        proposal_loss(networks, z, p, networks.aim(z, p), steps, actions, every).backward()
+        learn.step()
+    model = NativeModel(networks, TABLETOP)
+    latent = torch.zeros(1, 24 + 7 + 1)
+    moved = []
+    for bin_ in (2, 10):  # what steps to the goal are said to be likely
+        last = networks.steps_to_goal.leave[-1]
+        assert isinstance(last, torch.nn.Linear)
+        last.weight.zero_()
+        last.bias.fill_(-20.0)
+        last.bias[bin_] = 0.0
+        moved.append(float(model.propose(latent, latent, 1)[0, 0].mean()))
+    assert moved[0] == pytest.approx(0.4, abs=0.1)
+    assert moved[1] == pytest.approx(0.08, abs=0.05)
+
+
 def test_heads_that_were_not_told_of_the_goals_arm_may_hear_of_it_later(tiny_dataset, tmp_path) -> None:
-    deaf = Networks(replace(SMALL, goal_state=False))
+    deaf = Networks(replace(SMALL, goal_state=False, pace=False))
     save(tmp_path / "deaf", deaf, TABLETOP, {"training": {}, "data": []})
     assert "goal_state" not in json.loads((tmp_path / "deaf/card.json").read_text())["architecture"]
     deaf, _ = load_networks(tmp_path / "deaf")
-    told = Networks(SMALL)
+    told = Networks(replace(SMALL, pace=True))
     go_on_from(told, str(tmp_path / "deaf"))
     latent, goal = torch.randn(2, 1, 24 + 7 + 1, generator=torch.Generator().manual_seed(1))
     before, after = (NativeModel(networks, TABLETOP) for networks in (deaf, told))
