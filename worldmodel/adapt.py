@@ -6,7 +6,6 @@ from scratch or from a pretrained one (`encoder=DIR`), or looks with frozen eyes
 
 from __future__ import annotations
 
-import json
 import platform
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from worldmodel import beginnings, checkpoint, cost, findings, logs, measures, p
 from worldmodel.colours import recoloured_windows
 from worldmodel.corpus import fit_to_data
 from worldmodel.data import Episodes, Windows
+from worldmodel.fetch import digest
 from worldmodel.interface import TABLETOP, ActionSpace
 from worldmodel.losses import LossWeights, adaptation_losses
 from worldmodel.networks import (
@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 
 # Evaluations that a card repeats; all of them are in history.jsonl.
 LAST_ROWS = 3
-# Where refinement and reading are written down while they last.
-STAGE = "stage"
 
 
 def settle(networks: Networks, episodes: Episodes, training: Tensor, steps: int, device: torch.device) -> None:
@@ -222,11 +220,7 @@ def adapt(
     finished, card = checkpoint.load_networks(out)
     finished.to(device)
 
-    # What a stage has done so far; all it depends on but the weights that it begins with, which lie beside it.
-    recipe = {"episodes": episodes.fingerprints, "steps": trainer.step, **asdict(settings)}
-    keeping = Keeping(out / STAGE, json.dumps(recipe))
-
-    def refinement() -> None:
+    def refinement(keeping: Keeping) -> None:
         refine(
             finished, episodes, training, minutes=settings.refine_minutes, seed=settings.seed, device=device,
             bf16=bf16, readout=settings.reading_minutes == 0.0 and finished.reader is None,
@@ -234,28 +228,37 @@ def adapt(
             proposing_share=settings.proposing_share, keeping=keeping,
         )  # fmt: skip
 
-    def reading() -> None:
+    def reading(keeping: Keeping) -> None:
         begin = beginnings.reads_first(settings.reader, finished)
         learn_to_read(
             finished, begin, episodes, training,
             minutes=settings.reading_minutes, seed=settings.seed, device=device, bf16=bf16, keeping=keeping,
         )  # fmt: skip
 
-    stages = (("refine_minutes", "refined_minutes", refinement), ("reading_minutes", "reading_minutes", reading))
-    for setting, noted, stage in stages:
+    common = {"data": episodes.fingerprints, "seed": settings.seed, "bf16": bf16}
+    stages = (
+        ("refine_minutes", "refined_minutes", refinement, ("proposing_share", "colour_jitter", "hue_jitter")),
+        ("reading_minutes", "reading_minutes", reading, ("reader",)),
+    )
+    for setting, noted, stage, depends_on in stages:
         before, minutes = float(card.get(noted, 0.0)), getattr(settings, setting)
         if before not in (0.0, minutes):
             raise ValueError(f"{out} had {setting}={before:g} already; say so again or choose another out=")
         done[noted] = before
+        recipe = {"weights": digest(out / checkpoint.WEIGHTS), **common}
+        recipe |= {name: getattr(settings, name) for name in ("refine_minutes", "reading_minutes", *depends_on)}
+        keeping = Keeping(out / stage.__name__, recipe)
+        if not resume:
+            keeping.end()
         if minutes > before:
             keeping.begin()
-            stage()
+            stage(keeping)
             finished.eval()
             with torch.no_grad():
                 history[-1] |= measures.evaluate(finished, episodes, training, held_out, device)
             done[noted] = minutes
             export(finished, history)
-            keeping.end()
+        keeping.end()
     measures.draw_curves(history, out / "curves.png")
     return history
 

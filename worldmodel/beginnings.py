@@ -184,19 +184,21 @@ def go_on_from(networks: Networks, start: str) -> None:
     if mine["proposal_modes"] != theirs["proposal_modes"]:
         _branch(before, mine["proposal_modes"])
     if mine["goal_state"] != theirs["goal_state"]:
-        for head in (before.steps_to_goal, before.proposal):
-            _tell_more(head, before.architecture.state_size)
+        state_size = before.architecture.state_size
+        _tell_more(before.steps_to_goal, state_size)
+        _tell_more(before.proposal, state_size, last=int(theirs["pace"]))  # the pace stays the last that it hears
     if mine["pace"] != theirs["pace"]:
         _tell_more(before.proposal, 1)
     networks.load_state_dict(before.state_dict())
 
 
 @torch.no_grad()
-def _tell_more(head: ResidualMLP, more: int) -> None:
-    """Let a head hear so many more numbers, and make nothing of them yet."""
+def _tell_more(head: ResidualMLP, more: int, last: int = 0) -> None:
+    """Let a head hear so many more numbers, before the `last` ones, and make nothing of them yet."""
     enter = head.enter
     head.enter = nn.Linear(enter.in_features + more, enter.out_features)
-    head.enter.weight.copy_(torch.cat([enter.weight, enter.weight.new_zeros(enter.out_features, more)], 1))
+    first, rest = enter.weight.split([enter.in_features - last, last], 1)
+    head.enter.weight.copy_(torch.cat([first, enter.weight.new_zeros(enter.out_features, more), rest], 1))
     head.enter.bias.copy_(enter.bias)
 
 

@@ -62,13 +62,14 @@ def recoloured(pictures: Tensor, recolouring: Recolouring) -> Tensor:
     together = math.gcd(pixels, 16)
     unchanged = torch.eye(3)
     rows = []
-    for row, by, at in zip(pictures, recolouring.turn, recolouring.offset, strict=True):
-        if by.equal(unchanged) and not at:
-            rows.append(row)
-            continue
-        flat = row.reshape(-1, 3 * together).float()
-        changed = torch.addmm(at.expand(3 * together), flat, torch.block_diag(*[by] * together))
-        rows.append(changed.clamp_(0, 255).to(torch.uint8).view_as(row))
+    with torch.autocast(pictures.device.type, enabled=False):  # 255 shades do not fit bfloat16
+        for row, by, at in zip(pictures, recolouring.turn, recolouring.offset, strict=True):
+            if by.equal(unchanged) and not at:
+                rows.append(row)
+                continue
+            flat = row.reshape(-1, 3 * together).float()
+            changed = torch.addmm(at.expand(3 * together), flat, torch.block_diag(*[by] * together))
+            rows.append(changed.round_().clamp_(0, 255).to(torch.uint8).view_as(row))
     return torch.stack(rows)
 
 

@@ -118,7 +118,8 @@ class NativeModel:
         """
         z, p, _ = self._split(latent)
         aim = self._aim(goal)
-        log_weight, mean, log_std = self.networks.proposed(z, p, aim, self._pace(z, p, aim))
+        steps = self._pace(z, p, aim) if self.architecture.pace else z.new_ones(len(z))
+        log_weight, mean, log_std = self.networks.proposed(z, p, aim, steps)
         noise = torch.randn(len(z), n, *mean.shape[2:], generator=generator, device=self.device)
         noise[:, 0] = 0.0
         if mean.shape[1] == 1:

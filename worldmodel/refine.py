@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
+from worldmodel import processes
 from worldmodel.colours import CHANGED_SHARE, Recolouring, draw_recolouring, recoloured
-from worldmodel.data import DatasetError, Episodes
+from worldmodel.data import ENOUGH_SCENES, DatasetError, Episodes
 from worldmodel.findings import encoded
 from worldmodel.losses import noisy, noisy_aim, noisy_pace, proposal_loss, readout_loss
 from worldmodel.networks import Networks
 from worldmodel.reading import learn_from_frames
 from worldmodel.timed import Keeping, timed_steps
 
+PARTS = ("predictor", "steps_to_goal", "proposal", "doubt", "readout")
 STRANGER_SHARE = 0.35
 LEARNING_RATE = 1e-3
 NOISE = 0.1
@@ -66,7 +68,12 @@ def encode_all(
     with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
         for first in track(starts, description="look at all", transient=True):
             index = torch.arange(first, min(first + ENCODING_BATCH, len(scene)))
-            features[index] = look(index).to(torch.float16).cpu()
+            found = look(index).to(torch.float16).cpu()
+            if not torch.isfinite(found).all():
+                raise DatasetError(
+                    f"features of frames {first} to {int(index[-1])} hold NaN or infinity; is the encoder sound?"
+                )
+            features[index] = found
             if file is not None:
                 file.reach(int(index[-1]) + 1)
     return features
@@ -98,21 +105,25 @@ def refine(
     if len(training) < 2:
         raise DatasetError(f"refinement needs 2 training episodes of more than {STEPS} steps; say refine_minutes=0")
     colours = None
-    if colour_jitter > 0 or hue_jitter > 0:
-        scenes = int(episodes.scenes.max()) + 1
+    scenes = int(episodes.scenes.max()) + 1
+    if (colour_jitter > 0 or hue_jitter > 0) and scenes < ENOUGH_SCENES:
+        processes.say(
+            f"The data tells of {scenes} scene(s): too few to refine under other colours, each one under its own."
+        )
+    elif colour_jitter > 0 or hue_jitter > 0:
         chance = torch.Generator().manual_seed(seed)
         colours = draw_recolouring(scenes, chance, colour_jitter, hue_jitter, CHANGED_SHARE)
     features = encode_all(networks, episodes, device, bf16, colours, keeping)
     states = networks.normalise_state(episodes.states.to(device)).cpu()
-    parts = (networks.predictor, networks.steps_to_goal, networks.proposal, networks.doubt, networks.readout)
-    parameters = [parameter for part in parts for parameter in part.parameters()]
+    parts = nn.ModuleDict({name: getattr(networks, name) for name in PARTS})
+    parameters = list(parts.parameters())
     optimizer = torch.optim.AdamW(parameters, LEARNING_RATE, weight_decay=1e-4)
     generator = torch.Generator().manual_seed(seed + 1)
     a = networks.architecture
     networks.eval()
     reading = minutes * (READING_SHARE if readout else 0.0)
     proposing = (minutes - reading) * proposing_share
-    kept = None if keeping is None else keeping.loop("refine", networks, generator)
+    kept = None if keeping is None else keeping.loop("refine", parts, generator)
     for _ in timed_steps("refine", minutes - reading - proposing, optimizer, LEARNING_RATE, kept):
         at = episodes.choose(training, BATCH, STEPS, REACH, generator, group=1)
         z, p = features[at.window].to(device).float(), states[at.window].to(device)

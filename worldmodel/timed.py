@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,15 @@ import torch
 from torch import nn
 
 from worldmodel import processes
+from worldmodel.decoding import whole
 from worldmodel.trainer import Schedule
 
 WARM_UP_STEPS = 100
 FINAL_SHARE = 0.01
 # Seconds between two saves: what a kill may cost.
 SAVE_S = 60.0
+# Saving takes at most one part in so many of the time.
+PATIENCE = 20
 
 
 @dataclass(frozen=True)
@@ -29,20 +33,30 @@ class Keeping:
 
     Attributes:
         folder: where.
-        recipe: what the stage is; what another one left there is not gone on from.
+        recipe: all that the stage depends on; what another one left there is not gone on from.
     """
 
     folder: Path
-    recipe: str
+    recipe: Mapping[str, object]
 
     def begin(self) -> None:
-        """Make the folder, or find what a killed stage of this recipe left in it."""
+        """Make the folder, or find what a killed stage of this recipe left in it; another one's is refused."""
         said = self.folder / "recipe.json"
-        if self.folder.exists() and (not said.is_file() or said.read_text() != self.recipe):
-            shutil.rmtree(self.folder)
-        if not self.folder.exists():
+        if said.is_file():
+            before, now = json.loads(said.read_text()), json.loads(json.dumps(self.recipe))
+            changed = [key for key in {**now, **before} if before.get(key) != now.get(key)]
+            if changed:
+                key = changed[0]
+                raise ValueError(
+                    f"{self.folder} holds part of a run with {key}={before.get(key)}, now it is {now.get(key)}; say so "
+                    "again, or delete that folder to begin anew"
+                )
+        else:
+            self.end()  # nothing was begun that could be gone on from
             self.folder.mkdir(parents=True)
-            replace_whole(said, self.recipe.encode())
+            replace_whole(said, json.dumps(self.recipe).encode())
+        for left in self.folder.glob("*.part"):
+            left.unlink()
 
     def end(self) -> None:
         """Forget it all."""
@@ -51,12 +65,17 @@ class Keeping:
     def rows(self, name: str, shape: tuple[int, int]) -> Rows:
         """A file for rows of numbers that takes long to fill, as far as it was filled."""
         path, count = self.folder / f"{name}.npy", self.folder / f"{name}.done"
+        done = int(count.read_text()) if count.is_file() else 0
+        if done and whole(path, shape, np.float16) is not None:
+            return Rows(np.load(path, mmap_mode="r+"), count, done)
+        count.unlink(missing_ok=True)
         needed, free = 2 * shape[0] * shape[1], shutil.disk_usage(self.folder).free
-        if path.is_file() and count.is_file():
-            return Rows(np.load(path, mmap_mode="r+"), count, int(count.read_text()))
         if needed > free:
             raise OSError(f"{path} takes {needed / 1e9:.1f} GB; {free / 1e9:.1f} GB are free: make room")
-        return Rows(np.lib.format.open_memmap(path, "w+", np.float16, shape), count, 0)
+        rows = np.lib.format.open_memmap(path, "w+", np.float16, shape)
+        with path.open("r+b") as file:  # no hole in it that a disk filling up meanwhile could not fill
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        return Rows(rows, count, 0)
 
     def loop(self, title: str, module: nn.Module, generator: torch.Generator) -> Kept:
         """Where one timed loop of the stage is written down."""
@@ -115,14 +134,14 @@ class Kept:
             return 0.0, 0
         try:
             state: dict[str, Any] = torch.load(self.path, map_location="cpu", weights_only=True)
-            self.module.load_state_dict(state["module"])
-            optimizer.load_state_dict(state["optimizer"])
-            self.generator.set_state(state["generator"])
             position = state["position"]
         except Exception as error:
             raise ValueError(
                 f"{self.path} is damaged ({type(error).__name__}); delete it and this part begins anew"
             ) from None
+        self.module.load_state_dict(state["module"])
+        optimizer.load_state_dict(state["optimizer"])
+        self.generator.set_state(state["generator"])
         return float(position["seconds"]), int(position["step"])
 
 
@@ -148,16 +167,17 @@ def timed_steps(
     )  # fmt: skip
     schedule = Schedule(learning_rate=learning_rate, warmup_steps=WARM_UP_STEPS, final_share=FINAL_SHARE)
     before, step = (0.0, 0) if kept is None else kept.go_on(optimizer)
-    if before:
+    if 0 < before < 60 * minutes:
         processes.say(f"Going on with {title} after {before / 60:.1f} of {minutes:g} minutes.")
     began = time.monotonic() - before
-    saved = before
+    saved, wait = before, SAVE_S
     with Progress(*columns) as progress:
         bar = progress.add_task("", total=1000, words="")
         while (spent := time.monotonic() - began) < 60 * minutes:
-            if kept is not None and spent - saved > SAVE_S:
+            if kept is not None and spent - saved > wait:
                 kept.save(optimizer, spent, step)
                 saved = spent
+                wait = max(SAVE_S, PATIENCE * (time.monotonic() - began - spent))
             share = spent / (60 * minutes)
             for group in optimizer.param_groups:
                 group["lr"] = schedule.rate(share, step)

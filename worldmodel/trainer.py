@@ -307,9 +307,12 @@ class Trainer:
         changed = [name for name in {**self.recipe, **before} if before.get(name) != self.recipe.get(name)]
         if changed:
             name = changed[0]
+            was, now = before.get(name), self.recipe.get(name)
+            if isinstance(was, dict) and isinstance(now, dict):
+                inner = next(key for key in {**now, **was} if was.get(key) != now.get(key))
+                name, was, now = f"{name}.{inner}", was.get(inner), now.get(inner)
             raise ValueError(
-                f"{self.out} was trained with {name}={before.get(name)}, now it is {self.recipe.get(name)}; "
-                "choose another out= or the same settings"
+                f"{self.out} was trained with {name}={was}, now it is {now}; choose another out= or the same settings"
             )
         if self.sharded:
             own = self.module.state_dict()

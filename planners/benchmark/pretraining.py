@@ -129,7 +129,7 @@ def sizes_of(comparison: Comparison) -> tuple[Architecture, ActionSpace]:
     from worldmodel.corpus import fit_to_data
 
     card = checkpoint.read_card(checkpoint.locate(comparison.encoder))
-    from_data = {"cameras": [], "state_size": None, "action_size": None, "reader": 0}
+    from_data = {"cameras": [], "state_size": None, "action_size": None, "reader": 0, "goal_state": True}
     return fit_to_data({**card["architecture"], **from_data}, comparison.data)
 
 

@@ -84,7 +84,7 @@ def test_looking_goes_on_where_it_was_killed(tiny_dataset, tmp_path, monkeypatch
     monkeypatch.setattr(refine, "ENCODING_BATCH", 8)
     monkeypatch.setattr(timed, "SAVE_S", 0.0)
     whole = encode_all(networks, episodes, here, bf16=False)
-    keeping = timed.Keeping(tmp_path / "stage", "a recipe")
+    keeping = timed.Keeping(tmp_path / "stage", {})
     keeping.begin()
     looked: list[int] = []
     look = networks.encoder.forward

@@ -33,7 +33,7 @@ def test_no_time_is_no_step() -> None:
 def test_a_killed_loop_goes_on_where_it_was_saved(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     clock = iter(range(10_000))
     monkeypatch.setattr(timed.time, "monotonic", lambda: float(next(clock)))  # a second a step
-    keeping = timed.Keeping(tmp_path / "stage", "a recipe")
+    keeping = timed.Keeping(tmp_path / "stage", {"seed": 1, "data": ["d"]})
 
     def steps(killed_after: int | None, minutes: float) -> tuple[list[int], torch.nn.Linear]:
         keeping.begin()
@@ -58,15 +58,16 @@ def test_a_killed_loop_goes_on_where_it_was_saved(monkeypatch: pytest.MonkeyPatc
     third, same = steps(None, 5.0)
     assert third == []
     assert same.weight.equal(module.weight)
-    other = timed.Keeping(tmp_path / "stage", "another recipe")
-    other.begin()
-    assert not (tmp_path / "stage" / "test.pt").exists()
+    other = timed.Keeping(tmp_path / "stage", {"seed": 2, "data": ["d"]})
+    with pytest.raises(ValueError, match="part of a run with seed=1, now it is 2"):
+        other.begin()
+    assert (tmp_path / "stage" / "test.pt").exists()
     other.end()
     assert not (tmp_path / "stage").exists()
 
 
 def test_a_damaged_save_is_named(tmp_path: Path) -> None:
-    keeping = timed.Keeping(tmp_path / "stage", "a recipe")
+    keeping = timed.Keeping(tmp_path / "stage", {"seed": 1, "data": ["d"]})
     keeping.begin()
     (tmp_path / "stage" / "test.pt").write_bytes(b"half a fi")
     kept = keeping.loop("test", torch.nn.Linear(1, 1), torch.Generator())

@@ -6,13 +6,16 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from tests.worldmodel.conftest import SMALL, without_times
 from tests.worldmodel.test_data import rewrite_column
+from worldmodel import findings
 from worldmodel.adapt import adapt
 from worldmodel.beginnings import go_on_from, start_from
 from worldmodel.checkpoint import load, load_networks, save
@@ -159,10 +162,13 @@ def test_a_killed_refinement_goes_on(tiny_dataset, tmp_path, monkeypatch) -> Non
         with pytest.raises(KeyboardInterrupt):
             train(tiny_dataset, out, 3, refine_minutes=0.02)
     assert load_networks(out)[1]["refined_minutes"] == 0.0
-    learned = torch.load(out / "stage" / "refine.pt", weights_only=True)["module"]
+    learned = torch.load(out / "refinement" / "refine.pt", weights_only=True)["module"]
     looked = []
-    monkeypatch.setattr("worldmodel.refine.encoded", lambda *args: looked.append(args))
-    train(tiny_dataset, out, 3, refine_minutes=0.02)
+    with monkeypatch.context() as patched:
+        patched.setattr("worldmodel.refine.encoded", lambda *args: looked.append(args))
+        with pytest.raises(ValueError, match=r"part of a run with proposing_share=0\.35, now it is 0\.5"):
+            train(tiny_dataset, out, 3, refine_minutes=0.02, proposing_share=0.5)
+        train(tiny_dataset, out, 3, refine_minutes=0.02)
     assert not looked
     refined, card = load_networks(out)
     assert card["refined_minutes"] == 0.02
@@ -170,7 +176,39 @@ def test_a_killed_refinement_goes_on(tiny_dataset, tmp_path, monkeypatch) -> Non
         name = "steps_to_goal" if part is refined.steps_to_goal else "proposal"
         moved = (part.enter.weight - learned[f"{name}.enter.weight"]).abs().max()
         assert (moved > 1e-3) == learned_since  # files round to half precision
-    assert not (out / "stage").exists()
+    assert not (out / "refinement").exists()
+
+
+def test_to_begin_anew_forgets_what_a_killed_refinement_left(tiny_dataset, tmp_path, monkeypatch) -> None:
+    out = tmp_path / "run"
+
+    def killed(*args: object, **kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("worldmodel.refine._learn_to_propose", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(tiny_dataset, out, 3, refine_minutes=0.02)
+    looked = []
+    whole = findings.encoded
+
+    def counted(*args: Any) -> Tensor:
+        looked.append(args)
+        return whole(*args)
+
+    monkeypatch.setattr("worldmodel.refine.encoded", counted)
+    train(tiny_dataset, out, 3, refine_minutes=0.02, resume=False)
+    assert looked
+    assert not (out / "refinement").exists()
+
+
+def test_too_few_scenes_keep_their_colours_in_refinement(tiny_dataset, tmp_path, capsys) -> None:
+    train(tiny_dataset, tmp_path / "run", 3)
+    networks, _ = load_networks(tmp_path / "run")
+    episodes = Episodes([tiny_dataset], SMALL.cameras, TABLETOP)
+    every, here = torch.arange(len(episodes)), torch.device("cpu")
+    refine(networks, episodes, every, minutes=0.001, seed=0, device=here, hue_jitter=1.0)
+    assert "too few to refine under other colours" in " ".join(capsys.readouterr().out.split())
 
 
 def test_refinement_may_be_the_proposals_alone(tiny_dataset, tmp_path) -> None:
@@ -310,7 +348,7 @@ def test_a_prior_with_a_pace_hurries_when_asked_to() -> None:
 
 
 def test_heads_that_were_not_told_of_the_goals_arm_may_hear_of_it_later(tiny_dataset, tmp_path) -> None:
-    deaf = Networks(replace(SMALL, goal_state=False, pace=False))
+    deaf = Networks(replace(SMALL, goal_state=False))
     save(tmp_path / "deaf", deaf, TABLETOP, {"training": {}, "data": []})
     assert "goal_state" not in json.loads((tmp_path / "deaf/card.json").read_text())["architecture"]
     deaf, _ = load_networks(tmp_path / "deaf")
@@ -319,6 +357,13 @@ def test_heads_that_were_not_told_of_the_goals_arm_may_hear_of_it_later(tiny_dat
     latent, goal = torch.randn(2, 1, 24 + 7 + 1, generator=torch.Generator().manual_seed(1))
     before, after = (NativeModel(networks, TABLETOP) for networks in (deaf, told))
     assert after.distance(latent, goal).allclose(before.distance(latent, goal), atol=1e-4)
+    assert after.propose(latent, goal, 1).allclose(before.propose(latent, goal, 1), atol=1e-4)
+    hasty = Networks(replace(SMALL, goal_state=False, pace=True))
+    save(tmp_path / "hasty", hasty, TABLETOP, {"training": {}, "data": []})
+    hasty, _ = load_networks(tmp_path / "hasty")
+    both = Networks(replace(SMALL, pace=True))
+    go_on_from(both, str(tmp_path / "hasty"))
+    before, after = (NativeModel(networks, TABLETOP) for networks in (hasty, both))
     assert after.propose(latent, goal, 1).allclose(before.propose(latent, goal, 1), atol=1e-4)
     train(tiny_dataset, tmp_path / "onward", 2, start=str(tmp_path / "deaf"))
     learned, _ = load_networks(tmp_path / "onward")
