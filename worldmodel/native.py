@@ -153,9 +153,10 @@ class NativeModel:
         return latents[..., :d], latents[..., d:-1], latents[..., -1:]
 
     def _pace(self, z: Tensor, p: Tensor, aim: Tensor) -> Tensor:
-        """In how many steps the goal can be reached by those who are quick, if it can: (B,)."""
-        near = self.networks.steps_to_goal(z, p, aim)[..., :-1].softmax(-1).cumsum(-1)
-        return (near < QUICK).sum(-1).clamp(min=1).float()
+        """In how many steps the quick reach such a goal: (B,). What looks far counts: who only asked how far the arm has
+        to go would be sent there without the object."""
+        sooner = self.networks.steps_to_goal(z, p, aim).softmax(-1).cumsum(-1)
+        return (sooner < QUICK).sum(-1).clamp(min=1).float()
 
     def _aim(self, goal: Tensor) -> Tensor:
         """(B, L) -> what the heads are told of it (B, G)."""
