@@ -59,7 +59,10 @@ def encode_all(
     def look(index: Tensor) -> Tensor:
         if colours is None:
             return encoded(networks.encoder, episodes, index, device)
-        return networks.encoder(recoloured(episodes.frames(index), colours.of(scene[index])).to(device))
+        at, counts = scene[index].unique_consecutive(return_counts=True)
+        of_scenes = zip(episodes.frames(index).split(counts.tolist()), at.split(1), strict=True)
+        pictures = torch.cat([recoloured(part[None], colours.of(one))[0] for part, one in of_scenes])
+        return networks.encoder(pictures.to(device))
 
     shape = (len(scene), networks.architecture.features)
     file = None if keeping is None else keeping.rows("features", shape)

@@ -151,8 +151,8 @@ def test_refinement_leaves_the_encoder_alone_and_needs_few_episodes(tiny_dataset
     assert again.steps_to_goal.enter.weight.equal(refined.steps_to_goal.enter.weight)
 
 
-def test_a_killed_refinement_goes_on(tiny_dataset, tmp_path, monkeypatch) -> None:
-    out = tmp_path / "run"
+def killed_in_refinement(data: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that ended after predictor and distance were refined, before the proposals were."""
 
     def killed(*args: object, **kwargs: object) -> None:
         raise KeyboardInterrupt
@@ -160,7 +160,12 @@ def test_a_killed_refinement_goes_on(tiny_dataset, tmp_path, monkeypatch) -> Non
     with monkeypatch.context() as patched:
         patched.setattr("worldmodel.refine._learn_to_propose", killed)
         with pytest.raises(KeyboardInterrupt):
-            train(tiny_dataset, out, 3, refine_minutes=0.02)
+            train(data, out, 3, refine_minutes=0.02)
+
+
+def test_a_killed_refinement_goes_on(tiny_dataset, tmp_path, monkeypatch) -> None:
+    out = tmp_path / "run"
+    killed_in_refinement(tiny_dataset, out, monkeypatch)
     assert load_networks(out)[1]["refined_minutes"] == 0.0
     learned = torch.load(out / "refinement" / "refine.pt", weights_only=True)["module"]
     looked = []
@@ -181,14 +186,7 @@ def test_a_killed_refinement_goes_on(tiny_dataset, tmp_path, monkeypatch) -> Non
 
 def test_to_begin_anew_forgets_what_a_killed_refinement_left(tiny_dataset, tmp_path, monkeypatch) -> None:
     out = tmp_path / "run"
-
-    def killed(*args: object, **kwargs: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr("worldmodel.refine._learn_to_propose", killed)
-        with pytest.raises(KeyboardInterrupt):
-            train(tiny_dataset, out, 3, refine_minutes=0.02)
+    killed_in_refinement(tiny_dataset, out, monkeypatch)
     looked = []
     whole = findings.encoded
 
