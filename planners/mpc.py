@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from planners.goal import Goal
-from planners.observation import NotFiniteError, to_batch
+from planners.observation import STATE, NotFiniteError, to_batch
 from planners.plan import Budget, Plan
 from planners.planner import Planner
-from worldmodel.interface import WorldModel
+from worldmodel.interface import GoalSight, Watchful, WorldModel
 
 
 class MPC:
@@ -46,12 +46,19 @@ class MPC:
         """A new goal, and a new beginning."""
         self.goal = goal
         self.goal_latent = goal.encode(self.model)
+        # A brain that had to read the goal's state off pictures may learn on the way how it misreads them.
+        reads = STATE in self.model.required_keys and STATE not in goal.observations[0]
+        self._sight: GoalSight | None = None
+        if reads and isinstance(self.model, Watchful):
+            self._sight = self.model.watch(self.goal_latent)
         self.reset()
 
     def reset(self) -> None:
         """Forget the last plan and start the noise again from the seed."""
         self._generator.manual_seed(self.seed)
         self._warm_start: Tensor | None = None
+        if self._sight is not None:
+            self._sight.forget()
         self.last_plan: Plan | None = None
         self.planned: tuple[int, ...] = ()
         self.holds: dict[int, str] = {}
@@ -101,14 +108,18 @@ class MPC:
     def _plan(self, observations: Sequence[Mapping[str, object]], batch: int) -> Plan:
         """Plan for the sound environments and keep what remains of the plans for the next time."""
         seen = to_batch(observations, self.model.required_keys)
-        latent = self.model.encode({key: torch.from_numpy(value) for key, value in seen.items()})
+        observed = {key: torch.from_numpy(value) for key, value in seen.items()}
+        latent = self.model.encode(observed)
         rows = list(self.planned)
-        goal = self.goal_latent if len(self.goal_latent) == 1 else self.goal_latent[rows]
         before = self._warm_start
         if before is not None and len(before) != batch:
             raise ValueError(
                 f"the agent acted for {len(before)} environments and now for {batch}; call reset() between"
             )
+        if self._sight is not None:
+            goal = self._sight.see(observed, latent, rows, batch)
+        else:
+            goal = self.goal_latent if len(self.goal_latent) == 1 else self.goal_latent[rows]
         plan = self.planner.plan(
             self.model, latent, goal, self.budget,
             warm_start=None if before is None else before[rows], generator=self._generator,

@@ -225,7 +225,7 @@ def adapt(
             finished, episodes, training, minutes=settings.refine_minutes, seed=settings.seed, device=device,
             bf16=bf16, readout=settings.reading_minutes == 0.0 and finished.reader is None,
             colour_jitter=settings.colour_jitter, hue_jitter=settings.hue_jitter,
-            proposing_share=settings.proposing_share, keeping=keeping,
+            proposing_share=settings.proposing_share, learning_rate=settings.refine_rate, keeping=keeping,
         )  # fmt: skip
 
     def reading(keeping: Keeping) -> None:
@@ -237,7 +237,12 @@ def adapt(
 
     common = {"data": episodes.fingerprints, "seed": settings.seed, "bf16": bf16}
     stages = (
-        ("refine_minutes", "refined_minutes", refinement, ("proposing_share", "colour_jitter", "hue_jitter")),
+        (
+            "refine_minutes",
+            "refined_minutes",
+            refinement,
+            ("proposing_share", "refine_rate", "colour_jitter", "hue_jitter"),
+        ),
         ("reading_minutes", "reading_minutes", reading, ("reader",)),
     )
     for setting, noted, stage, depends_on in stages:
@@ -350,6 +355,7 @@ def main(cfg: DictConfig) -> int:
         start=None if cfg.start is None else str(cfg.start), stride=int(cfg.stride),
         store_findings=None if cfg.store_findings is None else bool(cfg.store_findings),
         encoder_rate=float(cfg.encoder_rate), proposing_share=float(cfg.proposing_share),
+        refine_rate=float(cfg.refine_rate),
         episodes=None if cfg.episodes is None else int(cfg.episodes),
     )  # fmt: skip
     architecture, action_space = fit_to_data(

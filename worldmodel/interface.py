@@ -6,7 +6,7 @@ else. So a planner works with vectors, token grids or a simulator's state withou
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -155,4 +155,25 @@ class WorldModel(Protocol):
 
     def decode(self, latents: Tensor) -> Tensor | None:
         """(B, *X, *L) -> uint8 (B, *X, H, W, 3), for people, or None."""
+        ...
+
+
+class GoalSight(Protocol):
+    """How a brain sees a goal while it acts: what it sees on the way may tell it how it misread the goal's pictures."""
+
+    def forget(self) -> None:
+        """A new beginning."""
+        ...
+
+    def see(self, observation: Observation, latent: Latent, rows: Sequence[int], batch: int) -> Latent:
+        """The present of the environments `rows` of a batch, observed and encoded (N, *L) -> their goals (N, *L)."""
+        ...
+
+
+@runtime_checkable
+class Watchful(Protocol):
+    """A brain that sees a goal better the more it sees of its scene; not every brain does."""
+
+    def watch(self, goal: Latent) -> GoalSight | None:
+        """A goal (B, *L), or one for all, that was encoded from pictures alone."""
         ...

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from worldmodel.goal_reading import GoalReading
 from worldmodel.interface import ActionSpace, Observation
 from worldmodel.networks import Networks
 
@@ -140,6 +141,10 @@ class NativeModel:
             pictures = self.networks.decoder(z.reshape(-1, self._features))[:, :3]
         bytes_ = (pictures.permute(0, 2, 3, 1) * 255).round().to(torch.uint8)
         return bytes_.reshape(*latents.shape[:-1], *bytes_.shape[1:])
+
+    def watch(self, goal: Tensor) -> GoalReading:
+        """A goal (B, L) or (1, L) encoded from pictures alone: its arm's pose is read better the more is seen."""
+        return GoalReading(self.networks, goal, self._pictures)
 
     # -- inside ----------------------------------------------------------------------------------------------------
 

@@ -72,6 +72,7 @@ def learn_from_frames(
     weight_decay: float,
     minutes: float,
     generator: torch.Generator,
+    learning_rate: float = LEARNING_RATE,
     keeping: Keeping | None = None,
 ) -> None:
     """Train a module on single frames.
@@ -85,11 +86,12 @@ def learn_from_frames(
         weight_decay: of the optimiser.
         minutes: how long.
         generator: draws the frames.
+        learning_rate: its peak.
         keeping: where it is written down how far it is.
     """
-    optimizer = torch.optim.AdamW(module.parameters(), LEARNING_RATE, weight_decay=weight_decay)
+    optimizer = torch.optim.AdamW(module.parameters(), learning_rate, weight_decay=weight_decay)
     kept = None if keeping is None else keeping.loop(title, module, generator)
-    for _ in timed_steps(title, minutes, optimizer, LEARNING_RATE, kept):
+    for _ in timed_steps(title, minutes, optimizer, learning_rate, kept):
         wrong = loss(index[torch.randint(len(index), (batch,), generator=generator)])
         optimizer.zero_grad(set_to_none=True)
         wrong.backward()

@@ -95,6 +95,7 @@ def refine(
     colour_jitter: float = 0.0,
     hue_jitter: float = 0.0,
     proposing_share: float = PROPOSING_SHARE,
+    learning_rate: float = LEARNING_RATE,
     keeping: Keeping | None = None,
 ) -> None:
     """Train predictor, steps-to-goal, proposals and doubt on stored features.
@@ -102,7 +103,8 @@ def refine(
     With colours to vary, most scenes are looked at under others than theirs, the same ones all the time. With `keeping`
     a killed refinement goes on where it was.
     With `readout` the last part of the time is the readout's; without, a reader of its own will do its work. Of the rest,
-    `proposing_share` is the proposals' alone.
+    `proposing_share` is the proposals' alone. What has learned long and is to learn a little from little data keeps what it
+    knows only at a lower `learning_rate`.
     """
     training = training[episodes.lengths[training] > STEPS]
     if len(training) < 2:
@@ -120,14 +122,14 @@ def refine(
     states = networks.normalise_state(episodes.states.to(device)).cpu()
     parts = nn.ModuleDict({name: getattr(networks, name) for name in PARTS})
     parameters = list(parts.parameters())
-    optimizer = torch.optim.AdamW(parameters, LEARNING_RATE, weight_decay=1e-4)
+    optimizer = torch.optim.AdamW(parameters, learning_rate, weight_decay=1e-4)
     generator = torch.Generator().manual_seed(seed + 1)
     a = networks.architecture
     networks.eval()
     reading = minutes * (READING_SHARE if readout else 0.0)
     proposing = (minutes - reading) * proposing_share
     kept = None if keeping is None else keeping.loop("refine", parts, generator)
-    for _ in timed_steps("refine", minutes - reading - proposing, optimizer, LEARNING_RATE, kept):
+    for _ in timed_steps("refine", minutes - reading - proposing, optimizer, learning_rate, kept):
         at = episodes.choose(training, BATCH, STEPS, REACH, generator, group=1)
         z, p = features[at.window].to(device).float(), states[at.window].to(device)
         actions = episodes.actions[at.window[:, :-1]].to(device)
@@ -173,13 +175,13 @@ def refine(
         optimizer.step()
     _learn_to_propose(
         networks, episodes, training, features, states,
-        minutes=proposing, generator=generator, device=device, bf16=bf16, keeping=keeping,
+        minutes=proposing, generator=generator, learning_rate=learning_rate, device=device, bf16=bf16, keeping=keeping,
     )  # fmt: skip
     if readout:
         learn_from_frames(
             lambda at: readout_loss(networks.readout(features[at].to(device).float()), states[at].to(device)),
             networks.readout, episodes.frames_of(training), title="readout", batch=READING_BATCH, weight_decay=1e-4,
-            minutes=reading, generator=generator, keeping=keeping,
+            minutes=reading, generator=generator, learning_rate=learning_rate, keeping=keeping,
         )  # fmt: skip
 
 
@@ -192,6 +194,7 @@ def _learn_to_propose(
     *,
     minutes: float,
     generator: torch.Generator,
+    learning_rate: float,
     device: torch.device,
     bf16: bool,
     keeping: Keeping | None,
@@ -219,5 +222,5 @@ def _learn_to_propose(
 
     learn_from_frames(
         loss, networks.proposal, index[index < last[index]], title="proposals", batch=PROPOSING_BATCH,
-        weight_decay=1e-3, minutes=minutes, generator=generator, keeping=keeping,
+        weight_decay=1e-3, minutes=minutes, generator=generator, learning_rate=learning_rate, keeping=keeping,
     )  # fmt: skip

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from worldmodel.losses import LossWeights
+from worldmodel.refine import LEARNING_RATE as REFINE_RATE
 from worldmodel.refine import PROPOSING_SHARE
 from worldmodel.trainer import Schedule
 
@@ -39,6 +40,7 @@ class AdaptSettings:
     video_only: bool = False
     refine_minutes: float = 0.0
     proposing_share: float = PROPOSING_SHARE
+    refine_rate: float = REFINE_RATE
     reading_minutes: float = 0.0
     reader: str | None = None
     compile: bool = False
@@ -65,7 +67,9 @@ class AdaptSettings:
         if self.sharded and self.compile:
             raise ValueError("sharded=true and compile=true do not go together; leave one of them out")
         if not 0 <= self.proposing_share <= 1:
-            raise ValueError(f"proposing_share is {self.proposing_share}; it is a share of refine_minutes, 0 to 1")
+            raise ValueError(f"proposing_share is {self.proposing_share}; it is a share of refinement's time, 0 to 1")
+        if not (self.refine_rate > 0 and math.isfinite(self.refine_rate)):
+            raise ValueError(f"refine_rate is {self.refine_rate}; it is a learning rate, above 0")
         if not 0 < self.encoder_rate <= 1:
             raise ValueError(
                 f"encoder_rate is {self.encoder_rate}; it is a share of the learning rate, above 0 and at most 1 (an "

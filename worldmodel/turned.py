@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from worldmodel.interface import ActionSpace, Latent, Observation, WorldModel
+from worldmodel.interface import ActionSpace, GoalSight, Latent, Observation, Watchful, WorldModel
 
 STATE = "observation.state"
 # Where the numbers lie that turn with the world: positions and yaw of the state; pairs of the action.
@@ -81,6 +81,10 @@ class Turned:
         return proposed
 
     # -- what is not -----------------------------------------------------------------------------------------------
+
+    def watch(self, goal: Latent) -> GoalSight | None:
+        """As the brain does: what was encoded is in its frame already."""
+        return self.model.watch(goal) if isinstance(self.model, Watchful) else None
 
     @property
     def name(self) -> str:

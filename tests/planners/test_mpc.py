@@ -81,6 +81,43 @@ def test_it_acts_for_many_as_for_each(point: Any, observe: Observe) -> None:
             np.testing.assert_array_equal(together[index], single.act(observe(*places[index])))
 
 
+class Sight:
+    """Eyes that take the goal for another place, and have told the agent so after the first look."""
+
+    def __init__(self, goal: torch.Tensor) -> None:
+        self.goal, self.looks, self.asked = goal, 0, []
+
+    def forget(self) -> None:
+        self.looks = 0
+
+    def see(self, observation: Any, latent: torch.Tensor, rows: Any, batch: int) -> torch.Tensor:
+        self.asked.append((list(rows), batch, len(latent)))
+        self.looks += 1
+        wrong = torch.tensor([0.4, 0.0, 0.0]) if self.looks == 1 else torch.zeros(3)
+        return self.goal.expand(batch, -1)[list(rows)] + wrong
+
+
+def test_a_brain_that_watches_says_where_the_goal_is(point: Any, observe: Observe) -> None:
+    class Watching(point):  # type: ignore[misc, valid-type]
+        def watch(self, goal: torch.Tensor) -> Sight:
+            self.sight = Sight(goal)
+            return self.sight
+
+    goal = {"observation.images.front": observe(0.4)["observation.images.front"]}
+    model = Watching()
+    agent = MPC(model, PLANNER, Goal.from_observation(goal), BUDGET)
+    place, _ = run(agent, observe, 8)
+    np.testing.assert_allclose(place, [0.4, 0.0, 0.0], atol=0.06)
+    assert model.sight.looks == 8
+    agent.reset()
+    assert model.sight.looks == 0
+    agent.act_batch([observe(np.nan), observe(0.1)])
+    assert model.sight.asked[-1] == ([1], 2, 1)
+    told = Watching()
+    MPC(told, PLANNER, Goal.from_observation(observe(0.4)), BUDGET).act(observe())
+    assert not hasattr(told, "sight")  # where the goal came with its state there is nothing to read
+
+
 def test_nan_in_what_it_sees_makes_it_hold_and_say_so(point: Any, observe: Observe) -> None:
     agent = MPC(point(), PLANNER, Goal.from_observation(observe(0.5)), BUDGET)
     agent.act(observe())

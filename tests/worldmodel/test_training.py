@@ -218,8 +218,26 @@ def test_refinement_may_be_the_proposals_alone(tiny_dataset, tmp_path) -> None:
     refine(after, episodes, every, minutes=0.02, seed=0, device=here, readout=False, proposing_share=1.0)
     assert after.steps_to_goal.enter.weight.equal(before.steps_to_goal.enter.weight)
     assert not after.proposal.enter.weight.equal(before.proposal.enter.weight)
-    with pytest.raises(ValueError, match="a share of refine_minutes"):
+    with pytest.raises(ValueError, match="a share of refinement's time"):
         train(tiny_dataset, tmp_path / "no", 1, proposing_share=1.5)
+
+
+def test_a_lower_rate_refines_less(tiny_dataset, tmp_path) -> None:
+    train(tiny_dataset, tmp_path / "run", 3)
+    before, _ = load_networks(tmp_path / "run")
+    episodes = Episodes([tiny_dataset], SMALL.cameras, TABLETOP)
+    every, here = torch.arange(len(episodes)), torch.device("cpu")
+    moved = {}
+    for rate in (1e-3, 1e-6):
+        after, _ = load_networks(tmp_path / "run")
+        refine(after, episodes, every, minutes=0.02, seed=0, device=here, learning_rate=rate)
+        moved[rate] = [
+            (getattr(after, part).enter.weight - getattr(before, part).enter.weight).abs().mean().item()
+            for part in ("predictor", "steps_to_goal", "proposal", "readout")
+        ]
+    assert all(0 < little < 0.1 * much for little, much in zip(moved[1e-6], moved[1e-3], strict=True))
+    with pytest.raises(ValueError, match=r"refine_rate is 0\.0; it is a learning rate, above 0"):
+        train(tiny_dataset, tmp_path / "no", 1, refine_rate=0.0)
 
 
 def test_refined_proposals_fit_what_was_done(tiny_dataset, tmp_path) -> None:
