@@ -18,7 +18,7 @@ from envs.tabletop import ACTION_HIGH, ACTION_LOW, OBJECT_HIGH, OBJECT_LOW, WORK
 
 Actions = Generator[np.ndarray, None, None]
 Grasp = Callable[..., Actions]
-POLICIES = ("random", "reach", "push", "pick", "regrasp", "mixed")
+POLICIES = ("random", "reach", "push", "mend", "pick", "regrasp", "mixed")
 TRAVEL_HEIGHT_M = 0.105
 FINGERTIP_HEIGHT_M = 0.022
 # Half the hand's thickness along its own x, and half the closed fingers' width along its y.
@@ -118,6 +118,39 @@ def push(hand: Hand, target_xy: np.ndarray, *, closedness: float = 1.0, yaw: flo
         advance = min(left + max(gap - radius + 0.018, 0.0), speed * float(ACTION_HIGH[0]))
         next_xy = tool + aim * max(advance, 0.008) + 0.7 * lateral
         yield toward(hand, np.array([*next_xy, height]), yaw, closedness)
+
+
+def push_and_mend(hand: Hand, target_xy: np.ndarray, rng: np.random.Generator, *, speed: float = 0.8,
+                  height: float = FINGERTIP_HEIGHT_M, tries: int = 3) -> Actions:  # fmt: skip
+    """Push somewhere near a place, find the object not there, go round and put it right; sometimes let go and touch again.
+
+    Who plays without it seldom sees the arm near where it will end and the object a few centimetres off, nor the object in
+    its place and the arm on its way back to it; whoever learns from such play takes the first for done, the second for lost.
+    """
+    way = target_xy - hand.object_pose()[:2]
+    aim = way / max(float(np.linalg.norm(way)), 1e-6)
+    side = np.array([-aim[1], aim[0]])
+    amiss = target_xy + aim * rng.normal(0.0, 0.03) + side * rng.normal(0.0, 0.035)
+    yield from push(hand, amiss, speed=speed, height=height, offset=rng.normal(0.0, 0.01))
+    for _ in range(tries):
+        if np.linalg.norm(target_xy - hand.object_pose()[:2]) < 0.012:
+            break
+        yield from push(hand, target_xy, speed=min(speed, 0.6), height=height)
+    if rng.random() < 0.35:
+        touching, thing = hand.tool_position().copy(), hand.object_pose()[:2]
+        back = touching[:2] - thing
+        beside = touching + np.array([*(0.04 * back / max(float(np.linalg.norm(back)), 1e-6)), rng.uniform(0.0, 0.06)])
+        away = beside + [*rng.uniform(-0.08, 0.08, 2), rng.uniform(0.0, 0.08)]
+        yield from go(hand, beside, 0.0, 1.0, speed=speed, patience=3)
+        if clear_of(away, hand.object_pose()[:2]):
+            yield from go(hand, away, 0.0, 1.0, speed=speed, patience=3)
+            yield from go(hand, beside, 0.0, 1.0, speed=speed, patience=4)
+        yield from go(hand, touching, 0.0, 1.0, speed=0.6, patience=5, tolerance=0.005)
+
+
+def clear_of(tool: np.ndarray, thing_xy: np.ndarray) -> bool:
+    """Whether a tool at (3,) would not touch a thing at (2,)."""
+    return bool(np.linalg.norm(tool[:2] - thing_xy) > 0.05 or tool[2] > TRAVEL_HEIGHT_M)
 
 
 def grasp_yaw(hand: Hand) -> float:
@@ -262,6 +295,10 @@ def _play(hand: Hand, name: str, rng: np.random.Generator) -> Actions:
             if rng.random() < 0.4:
                 back = hand.tool_position() + [*rng.uniform(-0.05, 0.05, 2), rng.uniform(0.0, 0.09)]
                 yield from go(hand, back, yaw, 1.0, patience=2)
+        elif kind == "mend":
+            yield from push_and_mend(
+                hand, push_target(hand, rng, 0.03, 0.12), rng, speed=speed, height=rng.uniform(0.018, 0.03)
+            )
         elif rng.random() < 0.5:
             target = _random_place(rng)
             yield from grasp(hand, np.array([*target, rng.uniform(0.08, 0.2)]), speed=speed)
@@ -277,7 +314,8 @@ def make_policy(name: str, env: Any, rng: np.random.Generator) -> Callable[[], n
     """A policy over a tabletop environment: a callable that gives the next physical action (7,), within bounds.
 
     Args:
-        name: `random` (smooth), `reach`, `push`, `pick`, `regrasp` (`pick` that tries again; scripted, noisy) or `mixed`.
+        name: `random` (smooth), `reach`, `push`, `mend` (`push` that goes amiss and is put right), `pick`, `regrasp` (`pick`
+            that tries again; all scripted and noisy) or `mixed`.
         env: the environment, wrapped or not.
         rng: decides everything; the same generator state and world give the same actions.
     """

@@ -63,7 +63,7 @@ def test_help_of_a_command_shows_groups_keys_and_an_example_that_works(
 
 def test_what_the_yaml_says_about_a_key_is_its_help(capsys: pytest.CaptureFixture[str]) -> None:
     main(["collect", "--help"])
-    assert "random | reach | push | pick | regrasp | mixed" in capsys.readouterr().out
+    assert "random | reach | push | mend | pick | regrasp | mixed" in capsys.readouterr().out
 
 
 def test_console_script_and_module_are_the_same_door() -> None:
