@@ -4,6 +4,7 @@ from planners.cem import CEM
 from planners.floors import Hold, Prior, RandomActions
 from planners.goal import Goal
 from planners.gradient import Gradient
+from planners.hybrid import Hybrid
 from planners.icem import ICEM
 from planners.mpc import MPC
 from planners.mppi import MPPI
@@ -35,6 +36,7 @@ __all__ = [
     "Goal",
     "Gradient",
     "Hold",
+    "Hybrid",
     "LearnedDistance",
     "Objective",
     "ObservationError",

@@ -10,6 +10,7 @@ from typing import Any
 from planners.cem import CEM
 from planners.floors import Floor, Hold, Prior, RandomActions
 from planners.gradient import Gradient
+from planners.hybrid import Hybrid
 from planners.icem import ICEM
 from planners.mppi import MPPI
 from planners.objectives import (
@@ -29,6 +30,7 @@ PLANNERS: dict[str, type[Planner]] = {
     "mppi": MPPI,
     "icem": ICEM,
     "gradient": Gradient,
+    "hybrid": Hybrid,
     "shooting": RandomShooting,
     "hold": Hold,
     "random": RandomActions,

@@ -20,6 +20,7 @@ from planners import (
     FeatureDistance,
     Gradient,
     Hold,
+    Hybrid,
     LearnedDistance,
     Objective,
     Plan,
@@ -37,6 +38,7 @@ PLANNERS: dict[str, SamplingPlanner] = {
     "mppi": MPPI(horizon=5, objective=OBJECTIVE),
     "shooting": RandomShooting(horizon=5, objective=OBJECTIVE),
     "gradient": Gradient(horizon=5, objective=OBJECTIVE),
+    "hybrid": Hybrid(horizon=5, objective=OBJECTIVE),
 }
 every_planner = pytest.mark.parametrize("planner", PLANNERS.values(), ids=PLANNERS)
 GOAL = torch.tensor([[0.5, -0.4, 0.3]])
@@ -54,7 +56,7 @@ def cost_of_rest() -> float:
 def steps_down(planner: SamplingPlanner, budget: Budget) -> int:
     """How often a planner asks for slopes."""
     left = budget.futures - sum(planner.populations(budget))
-    return left // (3 * planner.starts) if isinstance(planner, Gradient) else left
+    return left // (3 * planner.starts) if isinstance(planner, Hybrid) else left
 
 
 def assert_same(a: Plan, b: Plan) -> None:
@@ -120,7 +122,8 @@ def test_same_seed_same_plan_bit_for_bit(planner: SamplingPlanner, point: Any) -
     assert_same(*plans)
     assert plans[0].digest() == plans[1].digest()
     other = planner.plan(point(), HERE, GOAL, Budget(50, 3), generator=generator(8))
-    assert other.digest() != plans[0].digest()
+    # From wherever slopes begin in this one valley, they end at its bottom.
+    assert (other.digest() != plans[0].digest()) or type(planner) is Gradient
 
 
 def aim(latent: torch.Tensor, goal: torch.Tensor) -> torch.Tensor:
@@ -247,7 +250,7 @@ class Clock:
 
 
 @every_planner
-@pytest.mark.parametrize("deadline_ms", [10.0, 50.0, 200.0])
+@pytest.mark.parametrize("deadline_ms", [10.0, 50.0, 150.0])
 def test_a_deadline_is_kept_and_the_best_so_far_returned(
     planner: SamplingPlanner, point: Any, deadline_ms: float
 ) -> None:
@@ -403,7 +406,8 @@ def test_the_prior_floor_needs_a_prior(point: Any) -> None:
         (lambda: CEM(horizon=0), "horizon is 0"),
         (lambda: Gradient(starts=0), "starts is 0"),
         (lambda: Gradient(starts=20, elites=6), "starts is 20, elites 6"),
-        (lambda: Gradient(explore=1.5), "explore is 1.5"),
+        (lambda: Hybrid(explore=1.5), "explore is 1.5"),
+        (lambda: Gradient(explore=0.3), "before it follows slopes is hybrid"),
         (lambda: CEM(elites=0), "elites is 0"),
         (lambda: CEM(proposal_share=1.5), "proposal_share is 1.5"),
         (lambda: ICEM(shrink=0.5), "shrink is 0.5"),
@@ -435,13 +439,21 @@ def test_problems_that_do_not_fit_are_refused(
 
 
 @given(samples=st.integers(1, 400), iterations=st.integers(1, 12), explore=st.floats(0, 1), starts=st.integers(1, 6))
-def test_a_gradient_spends_exactly_the_budget(samples: int, iterations: int, explore: float, starts: int) -> None:
-    planner, budget = Gradient(horizon=5, explore=explore, starts=starts), Budget(samples, iterations)
+def test_a_hybrid_spends_exactly_the_budget(samples: int, iterations: int, explore: float, starts: int) -> None:
+    planner, budget = Hybrid(horizon=5, explore=explore, starts=starts), Budget(samples, iterations)
     populations = planner.populations(budget)
     assert 1 <= len(populations) <= iterations
     assert all(n >= 1 for n in populations)
     assert (budget.futures - sum(populations)) % (3 * starts) == 0
     assert sum(populations) >= min(budget.futures, round(explore * budget.futures))
+
+
+@given(samples=st.integers(1, 400), iterations=st.integers(1, 12), starts=st.integers(1, 6))
+def test_a_gradient_samples_nothing_but_its_beginnings(samples: int, iterations: int, starts: int) -> None:
+    planner, budget = Gradient(horizon=5, starts=starts), Budget(samples, iterations)
+    (beginnings,) = planner.populations(budget)
+    assert (budget.futures - beginnings) % (3 * starts) == 0
+    assert min(starts, budget.futures) <= beginnings < starts + 3 * starts
 
 
 class Bent(PointMass):
@@ -457,14 +469,15 @@ class Bent(PointMass):
 
 
 @pytest.mark.parametrize("futures", [300, 1000])
-def test_slopes_find_more_with_the_same_futures(futures: int) -> None:
+@pytest.mark.parametrize("kind", [Hybrid, Gradient])
+def test_slopes_find_more_with_the_same_futures(futures: int, kind: type[Hybrid]) -> None:
     model, objective = Bent(), Objective(go=FeatureDistance())
     goals = 0.9 * torch.rand(20, 3, generator=generator(1)) - 0.45
     here = torch.zeros(20, 3)
     budget = Budget(futures // 10, 10)
     search = {"horizon": 8, "objective": objective, "elites": 6, "min_std": 0.02}
     sampled = CEM(**search).plan(model, here, goals, budget, generator=generator()).cost
-    followed = Gradient(**search).plan(model, here, goals, budget, generator=generator())
+    followed = kind(**search).plan(model, here, goals, budget, generator=generator())
     assert followed.futures <= budget.futures + 1
     assert (followed.cost < sampled + 1e-7).all()
     assert followed.cost.mean() < 0.1 * sampled.mean()

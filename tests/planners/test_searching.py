@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from planners import CEM, Budget, FeatureDistance, Gradient, Objective
+from planners import CEM, Budget, FeatureDistance, Hybrid, Objective
 from planners.benchmark.latent_world import LatentWorld
 from premotor import main as front_door
 
 SMALL = [
     "suite=planners",
-    "planners=[cem,gradient]",
+    "planners=[cem,hybrid]",
     "search.futures=[60]",
     "search.iterations=3",
     "seed=300",
@@ -31,7 +31,7 @@ def test_searches_are_compared_problem_by_problem(tmp_path: Path, capsys: pytest
     assert "3 problems of kind model" in said
     figures = json.loads((out / "planners.json").read_text())["figures"]
     assert [(one["problems"], one["planner"]) for one in figures] == [
-        ("latent", "cem"), ("latent", "gradient"), ("model", "cem"), ("model", "gradient"),
+        ("latent", "cem"), ("latent", "hybrid"), ("model", "cem"), ("model", "hybrid"),
     ]  # fmt: skip
     assert all(one["imagined"] <= 61 for one in figures)
     assert figures[1]["minus_cem"]["value"] == pytest.approx(
@@ -42,7 +42,7 @@ def test_searches_are_compared_problem_by_problem(tmp_path: Path, capsys: pytest
 
     # Again, with one planner more: what was searched is not searched again.
     kept = {path: json.loads(path.read_text()) for path in out.glob("searches/*.json")}
-    assert front_door([word.replace("[cem,gradient]", "[cem,gradient,mppi]") for word in command]) == 0
+    assert front_door([word.replace("[cem,hybrid]", "[cem,hybrid,mppi]") for word in command]) == 0
     for path, before in kept.items():
         after = json.loads(path.read_text())
         assert before.items() <= after.items()
@@ -62,11 +62,11 @@ def test_the_latent_world_has_goals_that_can_be_reached() -> None:
     settings = {"horizon": 8, "objective": Objective(go=FeatureDistance()), "initial_std": 0.8, "min_std": 0.02}
     rest = world.feature_distance(world.predict(starts, torch.zeros(6, 1, 8, 7))[:, 0, -1], goals)
     shares = {}
-    for planner in (CEM(**settings), Gradient(**settings, elites=6)):
+    for planner in (CEM(**settings), Hybrid(**settings, elites=6)):
         cost = planner.plan(world, starts, goals, Budget(60, 10), generator=torch.Generator().manual_seed(0)).cost
         shares[type(planner)] = float((cost / rest).mean())
-    assert shares[Gradient] < 0.02
-    assert shares[Gradient] < 0.1 * shares[CEM]
+    assert shares[Hybrid] < 0.02
+    assert shares[Hybrid] < 0.1 * shares[CEM]
 
 
 @pytest.mark.parametrize(
