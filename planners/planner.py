@@ -75,6 +75,8 @@ class SamplingPlanner(Planner):
             An imagined grasp is easily better than any real one: where a search may go anywhere, it finds what the brain
             is wrong about; near what was done on the way to such goals, it does not.
         elites: how many of the best futures an algorithm looks at, and a plan reports.
+        trusted: a future that the brain doubts more than this somewhere (1 is its calibrated error on held-out data) is not
+            chosen; where all are doubted more, the plan is to hold, and says so. None trusts all.
         memory_mb: futures are imagined in chunks that keep the latents below this.
         clock: seconds; only for the deadline and the report.
     """
@@ -86,6 +88,7 @@ class SamplingPlanner(Planner):
     proposal_share: float = 0.3
     within_prior: float = 0.0
     elites: int = 16
+    trusted: float | None = None
     memory_mb: float = 256.0
     clock: Callable[[], float] = field(default=time.perf_counter, repr=False)
 
@@ -96,6 +99,8 @@ class SamplingPlanner(Planner):
             raise ValueError(f"elites is {self.elites}; an algorithm needs at least 1 future to learn from")
         if not 0.0 <= self.proposal_share <= 1.0:
             raise ValueError(f"proposal_share is {self.proposal_share}; it is a share, 0 to 1")
+        if self.trusted is not None and not self.trusted > 0:
+            raise ValueError(f"trusted is {self.trusted}; it must be above 0, or null to trust all")
         if not (self.within_prior >= 0 and math.isfinite(self.within_prior)):
             raise ValueError(f"within_prior is {self.within_prior}; it is a number of spreads, 0 or more")
 
@@ -140,6 +145,7 @@ class SamplingPlanner(Planner):
             search = Search(
                 model, latent, goal, self.objective, rest.expand(len(latent), self.horizon, size),
                 keep=self.elites, memory_mb=self.memory_mb, deadline=deadline, clock=self.clock,
+                trusted=math.inf if self.trusted is None else self.trusted,
             )  # fmt: skip
             mean = self._warm_start(warm_start, rest, len(latent))
             spread = per_dimension(self.initial_std, size, "initial_std", mean)

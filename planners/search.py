@@ -32,6 +32,7 @@ class Search:
         memory_mb: bound on the latents of one chunk.
         deadline: when to stop, in the clock's seconds; infinite for never.
         clock: seconds.
+        trusted: a future that the brain doubts more than this somewhere (1 is the calibrated quantile) is not chosen.
 
     Attributes:
         elites: (B, keep, H, A) the best action sequences seen, best first; `elite_costs` (B, keep) belongs to them.
@@ -50,11 +51,13 @@ class Search:
         memory_mb: float,
         deadline: float,
         clock: Callable[[], float],
+        trusted: float = math.inf,
     ) -> None:
         self.rest = rest
         self.out_of_time = False
         self._model, self._latent, self._goal, self._objective = model, latent, goal, objective
         self._deadline, self._clock = deadline, clock
+        self._trusted = trusted
         batch, horizon, _ = rest.shape
         bytes_per_future = batch * horizon * latent[0].numel() * latent.element_size()
         self._chunk = max(1, int(memory_mb * _MEBIBYTE) // bytes_per_future)
@@ -68,6 +71,7 @@ class Search:
         self._imagined = latent[:, None].repeat(1, horizon, *[1] * (latent.ndim - 1))
         self._curve: list[Tensor] = []
         self._discarded = torch.zeros((), dtype=torch.long, device=latent.device)
+        self._least_doubt = rest.new_full((batch,), math.inf)
         self._futures = 0
         self._slowest_chunk_s = self._slowest_slope_s = 0.0
 
@@ -126,7 +130,11 @@ class Search:
         if held.any():
             lost = ", ".join(str(index) for index in held.nonzero().flatten().tolist())
             where = f" for environment {lost}" if len(held) > 1 else ""
-            reason += f"; no future{where} was finite"
+            least = float(self._least_doubt[held].min())
+            if least < math.inf:
+                reason += f"; every future{where} leaves what the brain trusts: doubt {least:.2f} and more, {self._trusted:g} is trusted"
+            else:
+                reason += f"; no future{where} was finite"
         keep = min(self.elites.shape[1], self._futures)
         return Plan(
             actions=self._actions.clone(),
@@ -177,6 +185,10 @@ class Search:
         # A sum is finite only if all that is summed is: one pass over the latents, no mask of their size.
         sound = torch.isfinite(cost) & torch.isfinite(latents.flatten(2).sum(-1, dtype=torch.float32))
         self._discarded += (~sound).sum()
+        if self._trusted < math.inf and (doubt := self._model.uncertainty(latents)) is not None:
+            worst = doubt.amax(-1).to(self._least_doubt.dtype)
+            self._least_doubt = torch.minimum(self._least_doubt, worst.masked_fill(~sound, math.inf).amin(1))
+            sound = sound & (worst <= self._trusted)
         cost = torch.where(sound, cost.to(actions.dtype), math.inf)
         best, index = cost.min(1)
         better = best < self._cost

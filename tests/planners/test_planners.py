@@ -273,6 +273,45 @@ def test_with_hardly_any_time_there_is_still_a_plan(point: Any) -> None:
     assert float(plan.cost) < cost_of_rest()
 
 
+# -- what the brain trusts ---------------------------------------------------------------------------------------------
+
+
+@every_planner
+def test_what_the_brain_does_not_trust_is_not_chosen(planner: SamplingPlanner, point: Any) -> None:
+    model = point(doubt=lambda latents: 4.0 * latents[..., 0].abs())
+    free = planner.plan(model, HERE, GOAL, Budget(200, 5), generator=generator())
+    assert free.imagined[0, :, 0].max() > 0.4
+    careful = replace(planner, trusted=1.0).plan(model, HERE, GOAL, Budget(200, 5), generator=generator())
+    assert careful.uncertainty is not None
+    assert careful.uncertainty.max() <= 1.0
+    assert float(careful.cost) < cost_of_rest()
+    assert not careful.held.any()
+    assert careful.discarded == 0
+
+
+@every_planner
+def test_where_it_trusts_nothing_the_plan_is_to_hold_and_says_so(planner: SamplingPlanner, point: Any) -> None:
+    model = point(doubt=lambda latents: 2.5 + latents[..., 0].abs())
+    plan = replace(planner, trusted=1.0).plan(model, HERE, GOAL, Budget(40, 2), generator=generator())
+    assert plan.held.all()
+    assert "; every future leaves what the brain trusts: doubt 2.5" in plan.stopped
+    assert plan.stopped.endswith("and more, 1 is trusted")
+    both = torch.cat([HERE, HERE])
+    one_of_two = point(doubt=lambda latents: torch.stack([0 * latents[0, ..., 0], 2.5 + 0 * latents[1, ..., 0]]))
+    half = replace(planner, trusted=1.0).plan(one_of_two, both, GOAL, Budget(40, 2), generator=generator())
+    assert half.held.tolist() == [False, True]
+    assert "every future for environment 1 leaves" in half.stopped
+
+
+def test_who_trusts_everything_asks_no_doubt_of_every_future(point: Any) -> None:
+    asked: list[int] = []
+    model = point(doubt=lambda latents: (asked.append(latents.ndim), latents[..., 0].abs())[1])
+    CEM(horizon=5, objective=OBJECTIVE).plan(model, HERE, GOAL, Budget(40, 2), generator=generator())
+    assert asked == [3]  # of the plan alone, in the end
+    with pytest.raises(ValueError, match="trusted is 0; it must be above 0"):
+        CEM(trusted=0)
+
+
 # -- where a search begins ---------------------------------------------------------------------------------------------
 
 
