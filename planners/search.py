@@ -132,7 +132,8 @@ class Search:
             where = f" for environment {lost}" if len(held) > 1 else ""
             least = float(self._least_doubt[held].min())
             if least < math.inf:
-                reason += f"; every future{where} leaves what the brain trusts: doubt {least:.2f} and more, {self._trusted:g} is trusted"
+                reason += f"; every future{where} leaves what the brain trusts: "
+                reason += f"doubt {least:.2f} and more, {self._trusted:g} is trusted"
             else:
                 reason += f"; no future{where} was finite"
         keep = min(self.elites.shape[1], self._futures)
