@@ -25,15 +25,22 @@ _AXES = ((239, 98, 98), (112, 201, 96), (88, 146, 255))
 _BASE = "panda_link0"
 _HALF = (0.022, 0.022, 0.022)
 _TRUTH = "observation.environment_state"
+_LANDSCAPE = "search/landscape"
 
 
-def write_rrd(rollouts: Rollout | Sequence[Rollout], path: str | Path, urdf: str | Path | None = None) -> Path:
+def write_rrd(
+    rollouts: Rollout | Sequence[Rollout],
+    path: str | Path,
+    urdf: str | Path | None = None,
+    landscape: np.ndarray | None = None,
+) -> Path:
     """Write one rollout, or several one after the other, to a `.rrd` file with its layout.
 
     Args:
         rollouts: what to show.
         path: the file; it appears whole or not at all.
         urdf: the arm whose joints `observation.joints` are; the Panda if not given.
+        landscape: (h, w, 3) uint8, the picture of the energy landscape around the first step's plan, if one was made.
     """
     many = [rollouts] if isinstance(rollouts, Rollout) else list(rollouts)
     if not many or not any(rollout.steps for rollout in many):
@@ -42,7 +49,7 @@ def write_rrd(rollouts: Rollout | Sequence[Rollout], path: str | Path, urdf: str
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.unfinished")
     recording = rr.RecordingStream("premotor", recording_id=path.stem)
-    recording.save(unfinished, default_blueprint=blueprint(many))
+    recording.save(unfinished, default_blueprint=blueprint(many, landscape=landscape is not None))
     try:
         recording.send_recording_name(_title(many[0]) if len(many) == 1 else f"{_title(many[0])}, {len(many)} episodes")
         _log_styles(recording, many)
@@ -50,6 +57,8 @@ def write_rrd(rollouts: Rollout | Sequence[Rollout], path: str | Path, urdf: str
         step = 0
         for number, rollout in enumerate(many):
             step = _log_rollout(recording, arm, rollout, step, f"episode {number + 1} of {len(many)}")
+        if landscape is not None:
+            recording.log(_LANDSCAPE, rr.Image(landscape).compress(jpeg_quality=92), static=True)
         recording.flush()
     finally:
         recording.disconnect()
@@ -57,8 +66,8 @@ def write_rrd(rollouts: Rollout | Sequence[Rollout], path: str | Path, urdf: str
     return path
 
 
-def blueprint(rollouts: Sequence[Rollout]) -> rrb.Blueprint:
-    """The layout: the arm and four pictures on the left, why and how on the right."""
+def blueprint(rollouts: Sequence[Rollout], *, landscape: bool = False) -> rrb.Blueprint:
+    """The layout: the arm and four pictures on the left, why and how on the right, the energy landscape behind a tab."""
     pictures = [
         rrb.Spatial2DView(origin="pictures/now", name="now"),
         rrb.Spatial2DView(origin="pictures/imagined_now", name="imagined for now"),
@@ -80,7 +89,7 @@ def blueprint(rollouts: Sequence[Rollout]) -> rrb.Blueprint:
     def curves(origin: str, name: str, legend: bool = False) -> rrb.TimeSeriesView:
         return rrb.TimeSeriesView(origin=origin, name=name, plot_legend=rrb.PlotLegend("RightTop", visible=legend))
 
-    why = rrb.Vertical(
+    why: rrb.Vertical | rrb.Tabs = rrb.Vertical(
         rrb.Horizontal(
             rrb.TextDocumentView(origin="about", name="about"),
             curves("distance", "distance to the goal (cm)"),
@@ -114,7 +123,11 @@ def blueprint(rollouts: Sequence[Rollout]) -> rrb.Blueprint:
         ),
         rrb.TextLogView(origin="events", name="events"),
         row_shares=[3, 3, 3, 2],
+        name="why and how",
     )
+    if landscape:
+        view = rrb.Spatial2DView(origin=_LANDSCAPE, name="energy landscape around the first action")
+        why = rrb.Tabs(why, view, active_tab=0)
     return rrb.Blueprint(
         rrb.Horizontal(rrb.Vertical(scene, rrb.Horizontal(*pictures), row_shares=[9, 4]), why, column_shares=[10, 9]),
         rrb.TimePanel(timeline="step", state="collapsed", fps=5.0),

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
+import torch
 from omegaconf import DictConfig
+from PIL import Image
 from rich.console import Console
 from rich.table import Table
 from safetensors.numpy import save_file
+from torch import Tensor
 
-from planners import PlanRecord, Rollout, StepRecord
+from planners import Budget, Goal, Plan, Planner, PlanRecord, Rollout, StepRecord, default_objective, landscape_plot
+from planners.landscape import Landscape, check_view, futures_of, survey
 from planners.recording import write_rrd
 from robots import probing
 from robots.brain import Brain, output_folder, picture_goal, plain, scene_goal
@@ -22,7 +28,10 @@ from robots.recorder import STATE, TRUTH
 from robots.run import versions, write_json
 from robots.simulated import SimulatedArm
 from robots.viewer import called
+from worldmodel.interface import Latent, WorldModel
 
+# A landscape that will take longer than this is announced before it is begun.
+PATIENCE_S = 20.0
 # Exit code where the scene probe says no: the one of a refusal.
 NO_GO_CODE = int(Exit.REFUSED)
 
@@ -35,6 +44,8 @@ def main(cfg: DictConfig) -> int:
     console = Console(highlight=False)
     words = plain(cfg)
     scene = words["env"]
+    if words["landscape"] is not None:
+        check_view(int(words["landscape"]["grid"]), float(words["landscape"]["span"]))
     brain = Brain.of(cfg, str(scene["task"]))
     folder = output_folder(cfg.out, "plan")
     if bool(cfg.probe):
@@ -47,14 +58,18 @@ def main(cfg: DictConfig) -> int:
         console.print(f"[cyan]{folder / 'probe.png'}[/], [cyan]probe.json[/]\n", soft_wrap=True)
         if found.verdict == probing.NO_GO:
             return NO_GO_CODE
-    rollout = _rehearse(words, brain)
+    rollout, search = _rehearse(words, brain)
     plan = rollout.steps[0].plan
     assert plan is not None
-    _write(folder, rollout, plan)
+    landscape = _look_around(words["landscape"], search, console)
+    _write(folder, rollout, plan, landscape)
     console.print(_words(rollout, plan, brain), soft_wrap=True)
     console.print(_actions(plan, rollout.about["action_names"]))
+    if landscape is not None:
+        console.print(_valley(landscape), soft_wrap=True)
+    around = "" if landscape is None else f"[cyan]{folder / 'landscape.png'}[/]  the cost around the first action\n"
     console.print(
-        f"\n[cyan]{folder / 'plan.png'}[/]  the imagined frames and the search\n"
+        f"\n[cyan]{folder / 'plan.png'}[/]  the imagined frames and the search\n{around}"
         f"[cyan]{folder / 'plan.json'}[/], [cyan]plan.safetensors[/]  the plan\n"
         f"[cyan]{folder / 'rollout.rrd'}[/]  in 3D, for Rerun: [bold]{called('premotor')} review run={folder} open=true[/]",
         soft_wrap=True,
@@ -62,8 +77,58 @@ def main(cfg: DictConfig) -> int:
     return 0
 
 
-def _rehearse(words: dict[str, Any], brain: Brain) -> Rollout:
-    """One observation, one goal, one plan, as a rollout of one step that was never sent."""
+@dataclass
+class _Overheard(Planner):
+    """A planner that remembers what it was asked last, exactly: a brain may have corrected the goal on the way."""
+
+    planner: Planner
+    model: WorldModel
+    latent: Tensor | None = None
+    goal: Tensor | None = None
+    found: Plan | None = None
+
+    def plan(
+        self,
+        model: WorldModel,
+        latent: Latent,
+        goal: Tensor | Goal,
+        budget: Budget,
+        *,
+        warm_start: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Plan:
+        """As the planner does."""
+        self.latent, self.goal = latent, goal.encode(model) if isinstance(goal, Goal) else goal
+        self.found = self.planner.plan(model, latent, self.goal, budget, warm_start=warm_start, generator=generator)
+        return self.found
+
+
+def _look_around(view: dict[str, Any] | None, search: _Overheard, console: Console) -> Landscape | None:
+    """The energy landscape around the plan that was found, where one is wanted."""
+    if view is None:
+        return None
+    assert search.latent is not None
+    assert search.goal is not None
+    assert search.found is not None
+    needed = futures_of(search.model.action_space.size, int(view["grid"]))
+    seconds = needed * search.found.plan_ms / 1000 / search.found.futures
+    if seconds > PATIENCE_S:
+        console.print(
+            f"[dim]The energy landscape takes {needed} futures, about {seconds:.0f} s with this brain; "
+            "landscape.grid=7 is quicker, landscape=null leaves it out.[/]",
+            soft_wrap=True,
+        )
+    # A planner without an objective of its own (a floor) reports its cost by the default one.
+    objective = getattr(search.planner, "objective", None) or default_objective()
+    trusted = getattr(search.planner, "trusted", None)
+    return survey(
+        search.model, search.latent, search.goal, objective, search.found.actions[0],
+        trusted=math.inf if trusted is None else trusted, **view,
+    )  # fmt: skip
+
+
+def _rehearse(words: dict[str, Any], brain: Brain) -> tuple[Rollout, _Overheard]:
+    """One observation, one goal, one plan, as a rollout of one step that was never sent; and what was searched."""
     from robots.arm import find
 
     scene, seed = words["env"], int(words["seed"])
@@ -80,12 +145,15 @@ def _rehearse(words: dict[str, Any], brain: Brain) -> Rollout:
         else:
             goal = picture_goal(str(words["goal"]), reading.observation)
             seen = dict(goal.observations[0])
-        agent = brain.agent(goal, seed)
+        search = _Overheard(brain.planner, brain.model)
+        agent = replace(brain, planner=search).agent(goal, seed)
         began = time.perf_counter()
         action = agent.act(reading.observation)
         act_ms = 1000 * (time.perf_counter() - began)
         if agent.last_plan is None or agent.holds:
-            raise RuntimeError(f"there is no plan: {agent.holds.get(0, 'the observation cannot be used')}")
+            why = agent.holds.get(0, "the observation cannot be used")
+            around = "" if words["landscape"] is None else ", and so no energy landscape"
+            raise RuntimeError(f"there is no plan{around}: {why}")
         _, distance = arm.judge()
         observation = {k: v for k, v in reading.observation.items() if k != "simulator.state"} | {TRUTH: arm.truth()}
         step = StepRecord(
@@ -103,7 +171,7 @@ def _rehearse(words: dict[str, Any], brain: Brain) -> Rollout:
         "digest": agent.last_plan.digest(), **brain.about(),
     }  # fmt: skip
     outcome = {"start_distance_cm": 100 * distance} if str(words["goal"]) == "scene" else {}
-    return Rollout(about, seen, [step], {}, outcome)
+    return Rollout(about, seen, [step], {}, outcome), search
 
 
 def tool_path(plan: PlanRecord, state: np.ndarray) -> np.ndarray:
@@ -146,24 +214,80 @@ def _actions(plan: PlanRecord, names: list[str]) -> Table:
     return table
 
 
-def _write(folder: Path, rollout: Rollout, plan: PlanRecord) -> None:
+def _valley(landscape: Landscape) -> str:
+    """What the landscape tells: how steep it is in every dimension, and whether the search left something lying."""
+
+    def told(k: int, value: float, sign: str) -> str:
+        scale, unit = landscape_plot.unit_of(landscape.names[k])
+        return f"{landscape.names[k]} {scale * value:{sign}.2g}{f' {unit}' if unit in ('cm', 'deg') else ''}"
+
+    rises = landscape.rises
+    known = [int(k) for k in np.argsort(-rises) if np.isfinite(rises[k])]
+    words = [
+        f"\nThe landscape around the first action ({landscape.futures} futures, {landscape.ms:.0f} ms). What a tenth of its "
+        "bound costs, each number changed alone and to the worse side:"
+    ]
+    if known:
+        words[0] += " " + ", ".join(f"{told(k, landscape.nudges[k], '')} [bold]{rises[k]:+.2f}[/]" for k in known) + "."
+        steep, flat = landscape.names[known[0]], landscape.names[known[-1]]
+        words.append(f"The plan hangs most on {steep}, least on {flat}.")
+    else:
+        words[0] += " unknown, no such future was finite."
+    lowest, action = landscape.lowest
+    moved = [k for k in range(len(action)) if action[k] != landscape.chosen[k]]
+    if moved:
+        where = " and ".join(told(k, action[k], "+") for k in moved)
+        words.append(
+            f"A cheaper first action lies on it: {where} would cost {landscape.cost - lowest:.2f} less. "
+            "The search did not come there, or was not let."
+        )
+    else:
+        words.append("No first action on it is cheaper than the chosen one.")
+    lost = int(np.isnan(landscape.values).sum())
+    if lost:
+        words.append(f"{lost} of {landscape.values.size} futures on it were not finite, or not trusted.")
+    return "\n".join(words)
+
+
+def _write(folder: Path, rollout: Rollout, plan: PlanRecord, landscape: Landscape | None) -> None:
     arrays = {
         name: np.ascontiguousarray(value)
         for name in ("actions", "elites", "elite_costs", "cost_per_iteration", "imagined", "frames", "uncertainty")
         if (value := getattr(plan, name)) is not None
     }
+    picture = None
+    if landscape is not None:
+        named = {"axes": landscape.axes, "values": landscape.values, "nudged": landscape.nudged}
+        arrays |= {f"landscape.{name}": np.ascontiguousarray(value) for name, value in named.items()}
+        about, elites = rollout.about, plan.elites[np.isfinite(plan.elite_costs), 0]
+        title = f"Energy landscape around the first action: {about['task']}, {about['model']}, {about['planner']}"
+        with Image.open(landscape_plot.draw(landscape, folder / "landscape.png", elites, title)) as drawn:
+            picture = np.asarray(drawn.convert("RGB"))
     save_file(arrays, folder / "plan.safetensors")
     numbers = {
         **rollout.about, "actions": plan.actions.tolist(), "cost": plan.cost, "terms": plan.terms,
         "cost_per_iteration": plan.cost_per_iteration.tolist(), "futures": plan.futures, "discarded": plan.discarded,
         "uncertainty": None if plan.uncertainty is None else plan.uncertainty.tolist(), "plan_ms": plan.plan_ms,
-        "stopped": plan.stopped, "versions": versions(),
+        "stopped": plan.stopped, "landscape": None if landscape is None else _numbers(landscape), "versions": versions(),
     }  # fmt: skip
     (folder / "plan.safetensors").chmod(0o644)
     rollout.save(folder / "rollout")
-    write_rrd(rollout, folder / "rollout.rrd")
+    write_rrd(rollout, folder / "rollout.rrd", landscape=picture)
     draw(rollout, plan, folder / "plan.png")
     write_json(folder / "plan.json", numbers)
+
+
+def _numbers(landscape: Landscape) -> dict[str, Any]:
+    """What of a landscape fits on a page, physical units; null where unknown."""
+    lowest, action = landscape.lowest
+    rises = {
+        name: float(rise) if np.isfinite(rise) else None
+        for name, rise in zip(landscape.names, landscape.rises, strict=True)
+    }
+    return {
+        "cost": landscape.cost, "tenth": landscape.nudges.tolist(), "rise_by_a_tenth": rises, "lowest_cost": lowest,
+        "lowest_first_action": action.tolist(), "futures": landscape.futures, "ms": landscape.ms,
+    }  # fmt: skip
 
 
 def draw(rollout: Rollout, plan: PlanRecord, path: Path) -> None:
@@ -204,9 +328,9 @@ def draw(rollout: Rollout, plan: PlanRecord, path: Path) -> None:
     spread = float(np.ptp(finite)) if len(finite) else 1.0
     middle.set_ylim(low - 0.5 * max(spread, 1e-3), float(finite.max(initial=low)) + 0.2 * max(spread, 1e-3))
     state = step.observation[STATE]
-    for elite in plan.elites[np.isfinite(plan.elite_costs)]:
+    for rank, elite in enumerate(plan.elites[np.isfinite(plan.elite_costs)]):
         way = 100 * (state[:2] + np.concatenate([np.zeros((1, 2)), np.cumsum(elite[:, :2], axis=0)]))
-        right.plot(way[:, 1], way[:, 0], color="#e8c48a", linewidth=0.7)
+        right.plot(way[:, 1], way[:, 0], color="#e8c48a", linewidth=0.7, label="elites" if rank == 1 else None)
     way = 100 * tool_path(plan, state)
     right.plot(way[:, 1], way[:, 0], "o-", color="#d9901a", markersize=3, label="planned")
     right.plot(way[0, 1], way[0, 0], "s", color="#1f9e8f", label="now")

@@ -16,7 +16,7 @@ from PIL import Image
 
 from planners import PlanRecord, Rollout, StepRecord
 from planners.pictures import contact_sheet, film, side_by_side, write_mp4
-from planners.recording import write_rrd
+from planners.recording import blueprint, write_rrd
 
 HOME = np.array([0.0, -0.4, 0.0, -2.2, 0.0, 1.8, 0.8], np.float32)
 POSE = np.array([0.45, 0.0, 0.02, 1, 0, 0, 0], np.float32)
@@ -130,6 +130,15 @@ def test_the_layout_travels_with_the_file_and_the_file_is_sound(rollout: Rollout
         [sys.executable, "-m", "rerun", "rrd", "verify", str(path)], capture_output=True, text=True, check=False
     )
     assert verified.returncode == 0, verified.stderr
+
+
+def test_a_landscape_has_a_picture_and_a_tab_of_its_own(rollout: Rollout, tmp_path: Path) -> None:
+    drawn = np.full((120, 160, 3), 90, np.uint8)
+    path = write_rrd(rollout, tmp_path / "with.rrd", landscape=drawn)
+    assert len(logged(path, "/search/landscape")) == 1
+    assert not logged(write_rrd(rollout, tmp_path / "without.rrd"), "/search/landscape")
+    why = blueprint([rollout], landscape=True).root_container.contents[1]
+    assert [tab.name for tab in why.contents] == ["why and how", "energy landscape around the first action"]  # type: ignore[union-attr]
 
 
 def test_an_arm_without_truth_or_pictures_is_shown_too(tmp_path: Path) -> None:
