@@ -222,7 +222,7 @@ def _valley(landscape: Landscape) -> str:
         return f"{landscape.names[k]} {scale * value:{sign}.2g}{f' {unit}' if unit in ('cm', 'deg') else ''}"
 
     rises = landscape.rises
-    known = [int(k) for k in np.argsort(-rises) if np.isfinite(rises[k])]
+    known = [int(k) for k in np.argsort(-np.abs(rises)) if np.isfinite(rises[k])]
     words = [
         f"\nThe landscape around the first action ({landscape.futures} futures, {landscape.ms:.0f} ms). What a tenth of its "
         "bound costs, each number changed alone and to the worse side:"
