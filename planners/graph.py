@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -97,7 +97,14 @@ class LatentGraph:
         nodes, steps = self._shortest(begin, end)
         if not nodes:
             return Found(self.memory[:0], self._lost(begin, end))
-        kept = [nodes[number] for number in thinned(steps, self.spacing)]
+        stops = [latent, *(self.memory[node : node + 1] for node in nodes), goal]
+
+        def hidden(last: int, node: int) -> bool:
+            # What the recording went round, the straight way from one sub-goal to the next must not cut off.
+            return float(self.model.distance(stops[last + 1][:, None], stops[node + 1])[0, 0]) > self.reach
+
+        with torch.no_grad():
+            kept = [nodes[number] for number in thinned(steps, self.spacing, hidden)]
         words = (
             f"found a way of {_count(len(kept), 'sub-goal')} over {_count(len(nodes), 'recorded frame')}, "
             f"{sum(steps):.0f} steps; straight the goal is {straight:.0f} steps away"
@@ -198,19 +205,22 @@ class LatentGraph:
         return f"no way to the goal was found: {why}; heading straight for it"
 
 
-def thinned(steps: Sequence[float], spacing: float) -> list[int]:
+def thinned(
+    steps: Sequence[float], spacing: float, hidden: Callable[[int, int], bool] = lambda last, node: False
+) -> list[int]:
     """Which of K nodes to keep on a way of K + 1 edges, so that no two lie farther apart than need be.
 
-    A node is kept where the next one, or the goal, would be more than `spacing` steps from the last one kept.
+    A node is kept where the next one, or the goal, would be more than `spacing` steps on from the last one kept, or
+    `hidden` from it: asked of the last node kept (-1 the present) and the next one (K the goal).
 
     >>> thinned([2, 2, 2, 2, 2], 5)
     [1, 3]
     """
-    kept, since = [], 0.0
+    kept, last, since = [], -1, 0.0
     for node, step in enumerate(steps):
-        if node and since + step > spacing:
-            kept.append(node - 1)
-            since = 0.0
+        if node and (since + step > spacing or hidden(last, node)):
+            last, since = node - 1, 0.0
+            kept.append(last)
         since += step
     return kept
 

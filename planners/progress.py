@@ -44,8 +44,10 @@ class Rule:
             raise ValueError(f"arrived is {self.arrived}; it is a number of steps above 0")
         if self.patience < 1:
             raise ValueError(f"patience is {self.patience}; it is a number of plans, 1 or more")
-        if self.nearer < 0 or not 0 <= self.cheaper < 1:
-            raise ValueError(f"nearer is {self.nearer}, cheaper {self.cheaper}: steps from 0, and a share from 0 to 1")
+        if not (self.nearer >= 0 and math.isfinite(self.nearer)):
+            raise ValueError(f"nearer is {self.nearer}; it is a number of steps, 0 or more")
+        if not 0 <= self.cheaper < 1:
+            raise ValueError(f"cheaper is {self.cheaper}; it is a share, from 0 to below 1")
         if self.replans < 0:
             raise ValueError(f"replans is {self.replans}; it is a number of times, 0 or more")
 
@@ -104,10 +106,10 @@ def is_stuck(progress: Progress, rule: Rule) -> bool:
     if len(progress.distances) <= rule.patience:
         return False
     before, lately = _least(progress.distances, rule.patience)
-    if lately <= before - rule.nearer:
+    if lately < before and lately <= before - rule.nearer:
         return False
     before, lately = _least(progress.costs, rule.patience)
-    return not (math.isfinite(before) and lately <= before - rule.cheaper * abs(before) and lately < before)
+    return not (lately < before < math.inf and lately <= before - rule.cheaper * abs(before))
 
 
 def _least(values: tuple[float, ...], lately: int) -> tuple[float, float]:

@@ -106,7 +106,7 @@ class Waypoints:
         """A new beginning: every environment heads for its first sub-goal again."""
         self.events: dict[int, list[str]] = {}
         self._progress: dict[int, Progress] = {}
-        self._found: dict[int, Tensor] = {}
+        self._found: dict[int, list[Tensor]] = {}
         self._costs: dict[int, float] = {}
         for aim in self._aims:
             aim.forget()
@@ -135,11 +135,11 @@ class Waypoints:
             here, goal = latent[n : n + 1], final[n : n + 1]
             if row not in self._progress:
                 self._set_out(row, here, goal)
-            ways = [*self._found[row].split(1), goal] if self._finder is not None else [*seen[n], goal]
-            if self._move(row, here, goal, ways[self._progress[row].at]):
+            way = self._found[row] if self._finder is not None else seen[n]
+            if self._move(row, here, goal, [*way, goal][self._progress[row].at]):
                 anew.append(row)
-                ways = [*self._found[row].split(1), goal] if self._finder is not None else ways
-            aims.append(ways[self._progress[row].at])
+                way = self._found[row] if self._finder is not None else seen[n]
+            aims.append([*way, goal][self._progress[row].at])
         return torch.cat(aims), anew
 
     def note(self, rows: Sequence[int], costs: Sequence[float]) -> None:
@@ -170,7 +170,7 @@ class Waypoints:
     def _find(self, row: int, here: Latent, goal: Latent) -> None:
         assert self._finder is not None
         found = self._finder.find_way(here, goal)
-        self._found[row] = found.latents
+        self._found[row] = [found.latents[k : k + 1] for k in range(len(found.latents))]
         self._tell(row, found.words)
 
     def _move(self, row: int, here: Latent, goal: Latent, aim: Latent) -> bool:

