@@ -4,6 +4,7 @@ from planners.cem import CEM
 from planners.floors import Hold, Prior, RandomActions
 from planners.goal import Goal
 from planners.gradient import Gradient
+from planners.graph import LatentGraph
 from planners.hybrid import Hybrid
 from planners.icem import ICEM
 from planners.mpc import MPC
@@ -21,9 +22,11 @@ from planners.objectives import (
 from planners.observation import ObservationError
 from planners.plan import Budget, Plan
 from planners.planner import Planner, SamplingPlanner
+from planners.progress import Rule
 from planners.registry import make_objective, make_planner
 from planners.rollout import PlanRecord, Rollout, RolloutError, StepRecord
 from planners.shooting import RandomShooting
+from planners.waypoints import Finder, Found, Route
 
 __all__ = [
     "CEM",
@@ -33,10 +36,13 @@ __all__ = [
     "ActionPenalty",
     "Budget",
     "FeatureDistance",
+    "Finder",
+    "Found",
     "Goal",
     "Gradient",
     "Hold",
     "Hybrid",
+    "LatentGraph",
     "LearnedDistance",
     "Objective",
     "ObservationError",
@@ -48,6 +54,8 @@ __all__ = [
     "RandomShooting",
     "Rollout",
     "RolloutError",
+    "Route",
+    "Rule",
     "SamplingPlanner",
     "SmoothnessPenalty",
     "StateDistance",

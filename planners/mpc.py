@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from planners.goal import Goal
-from planners.observation import STATE, NotFiniteError, to_batch
+from planners.observation import NotFiniteError, ObservationError, to_batch
 from planners.plan import Budget, Plan
-from planners.planner import Planner
-from worldmodel.interface import GoalSight, Watchful, WorldModel
+from planners.planner import Planner, resting_action
+from planners.progress import Rule
+from planners.waypoints import Aim, Route, Waypoints
+from worldmodel.interface import WorldModel
 
 
 class MPC:
@@ -27,6 +29,9 @@ class MPC:
         goal: what should become true; one for all environments or one for each.
         budget: what each plan may cost.
         seed: of the search's noise.
+        route: sub-goals on the way, in order, each one for all environments or one for each; or who finds them from the
+            present (a `LatentGraph`). None heads straight for the goal.
+        rule: when a sub-goal counts as reached, and when as stuck at.
 
     Attributes:
         last_plan: the latest plan, of the environments in `planned`; None when all held before any search.
@@ -34,31 +39,48 @@ class MPC:
         holds: why an environment holds, by its index; empty when all act.
     """
 
-    def __init__(self, model: WorldModel, planner: Planner, goal: Goal, budget: Budget | None = None, seed: int = 0):
+    def __init__(
+        self,
+        model: WorldModel,
+        planner: Planner,
+        goal: Goal,
+        budget: Budget | None = None,
+        seed: int = 0,
+        *,
+        route: Route | None = None,
+        rule: Rule | None = None,
+    ):
         self.model = model
         self.planner = planner
         self.budget = budget or Budget()
         self.seed = seed
+        self.rule = rule or Rule()
         self._generator = torch.Generator(device=model.device)
-        self.set_goal(goal)
+        self.set_goal(goal, route)
 
-    def set_goal(self, goal: Goal) -> None:
-        """A new goal, and a new beginning."""
-        self.goal = goal
-        self.goal_latent = goal.encode(self.model)
-        # A brain that had to read the goal's state off pictures may learn on the way how it misreads them.
-        reads = STATE in self.model.required_keys and STATE not in goal.observations[0]
-        self._sight: GoalSight | None = None
-        if reads and isinstance(self.model, Watchful):
-            self._sight = self.model.watch(self.goal_latent)
+    def set_goal(self, goal: Goal, route: Route | None = None) -> None:
+        """A new goal with a way of its own (none: straight to it), and a new beginning."""
+        aim = Aim(self.model, goal)
+        if isinstance(route, Sequence) and not route:
+            route = None  # a list without sub-goals leads straight to the goal
+        way = None if route is None else Waypoints(self.model, route, self.rule)
+        sizes = sorted({len(aim.latent), *(way.sizes if way is not None else ())} - {1})
+        if len(sizes) > 1:
+            raise ObservationError(
+                f"the goal and its sub-goals were given for {' and '.join(map(str, sizes))} environments; give each one "
+                "for all, or one for each of the same number"
+            )
+        self.goal, self.route, self.goal_latent = goal, route, aim.latent
+        self._aim, self._way = aim, way
         self.reset()
 
     def reset(self) -> None:
         """Forget the last plan and start the noise again from the seed."""
         self._generator.manual_seed(self.seed)
         self._warm_start: Tensor | None = None
-        if self._sight is not None:
-            self._sight.forget()
+        self._aim.forget()
+        if self._way is not None:
+            self._way.begin()
         self.last_plan: Plan | None = None
         self.planned: tuple[int, ...] = ()
         self.holds: dict[int, str] = {}
@@ -82,6 +104,8 @@ class MPC:
             except NotFiniteError as error:
                 self.holds[index] = str(error)
         self.planned, self.last_plan = tuple(sound), None
+        if self._way is not None:
+            self._way.events = {}
         actions = np.zeros((len(observations), self.model.action_space.size), np.float32)
         if not sound:
             return actions
@@ -96,9 +120,10 @@ class MPC:
 
     def events(self, environment: int = 0) -> tuple[str, ...]:
         """What was remarkable about the last decision, in words; usually nothing."""
+        way = self._way.events.get(environment, []) if self._way is not None else []
         if environment in self.holds:
-            return (f"holding: {self.holds[environment]}",)
-        plan, words = self.last_plan, []
+            return (f"holding: {self.holds[environment]}", *way)
+        plan, words = self.last_plan, [*way]
         if plan is not None and plan.discarded:
             words.append(f"{plan.discarded} futures were not finite and were discarded")
         if plan is not None and plan.out_of_time:
@@ -116,10 +141,13 @@ class MPC:
             raise ValueError(
                 f"the agent acted for {len(before)} environments and now for {batch}; call reset() between"
             )
-        if self._sight is not None:
-            goal = self._sight.see(observed, latent, rows, batch)
-        else:
-            goal = self.goal_latent if len(self.goal_latent) == 1 else self.goal_latent[rows]
+        goal = self._aim.see(observed, latent, rows, batch)
+        if self._way is not None:
+            goal, anew = self._way.look(observed, latent, goal, rows, batch)
+            if before is not None and anew:
+                # Rest, and not nothing at all: who else is in the batch keeps a warm start, and the noise must be the same.
+                before = before.clone()
+                before[anew] = resting_action(self.model, before.device).to(before)
         plan = self.planner.plan(
             self.model, latent, goal, self.budget,
             warm_start=None if before is None else before[rows], generator=self._generator,
@@ -128,4 +156,6 @@ class MPC:
         kept = remaining.new_zeros(batch, *remaining.shape[1:])
         kept[rows] = remaining
         self._warm_start, self.last_plan = kept, plan
+        if self._way is not None:
+            self._way.note(rows, plan.cost.tolist())
         return plan

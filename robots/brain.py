@@ -17,7 +17,9 @@ from planners import MPC, Budget, Goal, Planner
 from planners.benchmark import make_model
 from planners.benchmark.brains import weights_digest
 from planners.benchmark.episode import visible_goal
+from planners.progress import Rule
 from planners.registry import make_planner
+from planners.waypoints import Route
 from worldmodel import WorldModel
 
 IMAGES = "observation.images."
@@ -49,9 +51,9 @@ class Brain:
         name = str(words["model"]["name"])
         return cls(model, planner, budget, name, str(words["planner"]["name"]), weights_digest(words["model"]))
 
-    def agent(self, goal: Goal, seed: int) -> MPC:
-        """The receding-horizon agent for a goal."""
-        return MPC(self.model, self.planner, goal, self.budget, seed)
+    def agent(self, goal: Goal, seed: int, route: Route | None = None, rule: Rule | None = None) -> MPC:
+        """The receding-horizon agent for a goal, straight or by a route of sub-goals."""
+        return MPC(self.model, self.planner, goal, self.budget, seed, route=route, rule=rule)
 
     def about(self) -> dict[str, Any]:
         """Words for a rollout."""
@@ -67,17 +69,23 @@ def scene_goal(observation: Mapping[str, np.ndarray], model: WorldModel) -> Goal
     return visible_goal(observation, model.required_keys)
 
 
-def picture_goal(path: str | Path, like: Mapping[str, np.ndarray], camera: str = "front") -> Goal:
+def picture_goal(
+    path: str | Path,
+    like: Mapping[str, np.ndarray],
+    camera: str = "front",
+    wanted_as: str = "no goal picture at {path}; give goal=PATH of a picture, or goal=scene in simulation",
+) -> Goal:
     """A goal from a picture file, of the size the camera delivers.
 
     Args:
         path: PNG or JPEG.
         like: an observation of the arm, for the size.
         camera: which camera would see it.
+        wanted_as: what to say where there is no such file.
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"no goal picture at {path}; give goal=PATH of a picture, or goal=scene in simulation")
+        raise FileNotFoundError(wanted_as.format(path=path))
     try:
         with Image.open(path) as file:
             picture = np.asarray(file.convert("RGB"))

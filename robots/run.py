@@ -21,7 +21,10 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from planners import MPC, Goal, Rollout
+from planners.progress import Rule
 from planners.recording import write_rrd
+from planners.subgoals import Subgoals
+from planners.waypoints import Finder, Route
 from robots import preflight, probing
 from robots.arm import Arm, Reading, connect, find
 from robots.blackbox import BlackBox
@@ -77,9 +80,12 @@ def _run(cfg: DictConfig, folder: Path, operator: Operator, say: Callable[[str],
                 unturned = brain
                 brain = checks.check("scene probe", lambda: _probe(cfg, arm, unturned)) or unturned
             found = checks.check("goal", lambda: _goal(cfg, arm, brain))
+            way: tuple[Route, Rule] | None = None
+            if cfg.subgoals is not None and (cfg.subgoals.get("pictures") or cfg.subgoals.get("data")):
+                way = checks.check("sub-goals", lambda: _way(cfg, arm, brain))
             if found is not None and checks.passed:
                 goal, goal_seen = found
-                agent = checks.check("rehearsal", lambda: _rehearse(cfg, arm, brain, goal))
+                agent = checks.check("rehearsal", lambda: _rehearse(cfg, arm, brain, goal, way))
         if operator.stop_requested:
             say("\nstopped by the operator before anything moved")
             return Exit.STOPPED
@@ -114,7 +120,7 @@ def _drive(
     }  # fmt: skip
     recorder = Recorder(arm, agent, about, goal)
     header = {
-        **about, "arm": arm.name, "limits_hash": limits.hash, "goal_hash": goal_hash(agent.goal),
+        **about, "arm": arm.name, "limits_hash": limits.hash, "goal_hash": goal_hash(agent.goal), **_listed(agent),
         "versions": versions(), "config": plain(cfg),
     }  # fmt: skip
     with BlackBox(folder / "blackbox.jsonl", **header) as box:
@@ -197,6 +203,29 @@ def _goal(cfg: DictConfig, arm: Arm, brain: Brain) -> tuple[tuple[Goal, dict[str
     return (scene_goal(arm.goal, brain.model), {**seen, "picture": arm.goal_picture()}), found
 
 
+def _way(cfg: DictConfig, arm: Arm, brain: Brain) -> tuple[tuple[Route, Rule], str]:
+    """The sub-goals: the pictures of a list, or the ways through a recording."""
+    subgoals = Subgoals.of(plain(cfg.subgoals))
+    assert subgoals is not None
+    seen = arm.observe().observation
+    if subgoals.pictures:
+        missing = "no sub-goal picture at {path}; subgoals.pictures=[A,B,...] lists pictures in their order"
+        goals = [picture_goal(path, seen, wanted_as=missing) for path in subgoals.pictures]
+        return (goals, subgoals.rule), f"{len(goals)} of your own: {', '.join(subgoals.pictures)}"
+    # Pictures are cut and resized to what this arm's cameras give, where they give squares.
+    shapes = {np.shape(seen[key])[:2] for key in brain.model.required_keys if key.startswith("observation.images.")}
+    sizes = {shape[0] for shape in shapes if shape[0] == shape[1]}
+    graph = subgoals.graph(brain.model, brain.planner, sizes.pop() if len(sizes) == len(shapes) == 1 else None)
+    return (graph, subgoals.rule), f"{len(graph)} frames of {subgoals.data}, {graph.edges} short ways between them"
+
+
+def _listed(agent: MPC) -> dict[str, list[str]]:
+    """The names of exactly these sub-goals, where somebody listed them."""
+    if agent.route is None or isinstance(agent.route, Finder):
+        return {}
+    return {"subgoal_hashes": [goal_hash(goal) for goal in agent.route]}
+
+
 def _probe(cfg: DictConfig, arm: Arm, brain: Brain) -> tuple[Brain, str]:
     """Whether the brain understands what it sees here; turned to the camera where it was asked to be."""
     if not any(key.startswith("observation.images.") for key in brain.model.required_keys):
@@ -211,11 +240,13 @@ def _probe(cfg: DictConfig, arm: Arm, brain: Brain) -> tuple[Brain, str]:
     return brain, found.reason
 
 
-def _rehearse(cfg: DictConfig, arm: Arm, brain: Brain, goal: Goal) -> tuple[MPC, str]:
+def _rehearse(cfg: DictConfig, arm: Arm, brain: Brain, goal: Goal, way: tuple[Route, Rule] | None) -> tuple[MPC, str]:
     """Plan once without sending: the goal fits the model, and the time a plan takes is known before anything moves."""
-    agent = brain.agent(goal, int(cfg.seed))
+    route, rule = way or (None, None)
+    agent = brain.agent(goal, int(cfg.seed), route, rule)
     observation = arm.observe().observation
     agent.act(observation)  # the first search also warms up
+    first = "".join(f"; {words}" for words in agent.events() if way is not None and not agent.holds)
     again = time.perf_counter()
     agent.act(observation)
     took = 1000 * (time.perf_counter() - again)
@@ -224,7 +255,7 @@ def _rehearse(cfg: DictConfig, arm: Arm, brain: Brain, goal: Goal) -> tuple[MPC,
     agent.reset()
     wanted = 1000 / brain.model.action_space.rate_hz
     slow = f", slower than the {wanted:.0f} ms of a step: an arm in real time will wait for it" if took > wanted else ""
-    return agent, f"a plan takes {took:.0f} ms{slow}; nothing was sent"
+    return agent, f"a plan takes {took:.0f} ms{slow}; nothing was sent{first}"
 
 
 # -- afterwards ------------------------------------------------------------------------------------------------------

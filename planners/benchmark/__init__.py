@@ -38,6 +38,10 @@ def main(cfg: DictConfig) -> int:
     from planners.benchmark import report
     from planners.benchmark.suite import run_cells
 
+    if str(cfg.suite) in (MODEL_SUITE, PRETRAINING_SUITE, PLANNERS_SUITE) and _subgoals(cfg.get("subgoals")):
+        raise ValueError(
+            f"suite={cfg.suite} has no way with sub-goals; leave subgoals.data= out, or say suite=tabletop"
+        )
     folder = Path(str(cfg.out or f"outputs/bench/{time.strftime('%Y-%m-%d_%H-%M-%S')}"))
     about = {"command": _command(), "versions": _versions()}
     if str(cfg.suite) == MODEL_SUITE:
@@ -111,13 +115,26 @@ def cells_of(cfg: DictConfig) -> list[Cell]:
     for planner in planners:
         make_planner(planner, words["objective"])
     world = {key: words[key] for key in ("cameras", "image_size", "variation")}
+    subgoals = _subgoals(words.get("subgoals"))
     return [
         Cell(
             words["suite"], str(task), str(words["simulator"]), world, model, planner, words["objective"],
-            words["budget"], weights_digest(model),
+            words["budget"], weights_digest(model), subgoals,
         )
         for task in tasks for model in models for planner in planners
     ]  # fmt: skip
+
+
+def _subgoals(words: Any) -> dict[str, Any] | None:
+    """The words of `subgoals:`, checked, with the data's fingerprint; None where there are to be none."""
+    from planners.subgoals import Subgoals, fingerprint
+
+    said = Subgoals.of(words)
+    if said is None:
+        return None
+    if said.data is None:
+        raise ValueError("a benchmark's scenes have no pictures of the way; give subgoals.data=DIR")
+    return {**{str(key): value for key, value in words.items()}, "fingerprint": fingerprint(said.data)}
 
 
 def _judge_models(cfg: DictConfig, folder: Path, about: dict[str, Any]) -> int:

@@ -20,6 +20,7 @@ class Cell:
         world: further settings of the world: cameras, image size, variation.
         model, planner, objective, budget: as their configs say.
         weights: digest of the brain's weights.
+        subgoals: how sub-goals are found; None heads straight for the goal.
     """
 
     suite: str
@@ -31,11 +32,14 @@ class Cell:
     objective: Mapping[str, Any]
     budget: Mapping[str, Any]
     weights: str = ""
+    subgoals: Mapping[str, Any] | None = None
 
     @property
     def key(self) -> str:
         """A name for exactly this cell."""
         words = {key: value for key, value in asdict(self).items() if key != "model"}
+        if self.subgoals is None:
+            del words["subgoals"]  # a cell without them is the same cell as before there were any
         words["model"] = {key: value for key, value in self.model.items() if key != "device"}
         return hashlib.sha256(json.dumps(words, sort_keys=True).encode()).hexdigest()[:12]
 
@@ -80,6 +84,7 @@ def summary(cell: Cell, rows: Sequence[Mapping[str, Any]], seed: int, about: Map
         "model_settings": dict(cell.model),
         "world": dict(cell.world),
         "weights": cell.weights,
+        **({} if cell.subgoals is None else {"subgoals": dict(cell.subgoals)}),
         "key": cell.key,
         **about,
     }

@@ -23,6 +23,8 @@ from planners.goal import Goal
 from planners.mpc import MPC
 from planners.plan import Budget
 from planners.registry import make_planner
+from planners.subgoals import Subgoals
+from planners.waypoints import Finder
 
 Row = dict[str, Any]
 # A suite of one's own is named by its place, `package.module:World-v0`, as Gymnasium does.
@@ -142,8 +144,10 @@ def play(job: Job) -> Row:
     env, model = _env(cell), _model(cell, job.threads)
     planner = make_planner(cell.planner, cell.objective)
     budget = Budget(**cell.budget)
+    subgoals = Subgoals.of(cell.subgoals)
+    route = None if subgoals is None else _graph(cell, subgoals, model, planner, job.threads)
     result, rollout = run_episode(
-        partial(_agent, model, planner, budget),
+        partial(_agent, model, planner, budget, route, subgoals),
         env,
         job.seed,
         about={
@@ -159,12 +163,15 @@ def play(job: Job) -> Row:
     return {**identity, "model": str(cell.model["name"]), "planner": str(cell.planner["name"]), **result.to_dict()}
 
 
-def _agent(model: Any, planner: Any, budget: Budget, goal: Goal, seed: int) -> MPC:
-    return MPC(model, planner, goal, budget, seed)
+def _agent(
+    model: Any, planner: Any, budget: Budget, route: Finder | None, subgoals: Subgoals | None, goal: Goal, seed: int
+) -> MPC:
+    return MPC(model, planner, goal, budget, seed, route=route, rule=None if subgoals is None else subgoals.rule)
 
 
 _ENVS: dict[str, gymnasium.Env[Any, Any]] = {}
 _MODELS: dict[str, Any] = {}
+_GRAPHS: dict[str, Finder] = {}
 
 
 def _env(cell: Cell) -> gymnasium.Env[Any, Any]:
@@ -186,3 +193,12 @@ def _model(cell: Cell, threads: int) -> Any:
     if key not in _MODELS:
         _MODELS[key] = make_model(cell.model, cell.task, threads)
     return _MODELS[key]
+
+
+def _graph(cell: Cell, subgoals: Subgoals, model: Any, planner: Any, threads: int) -> Finder:
+    """The ways that the cell's brain sees in the cell's data, looked for once in a process."""
+    horizon, size = getattr(planner, "horizon", None), int(cell.world["image_size"])
+    key = json.dumps([dict(cell.model), cell.task, threads, dict(cell.subgoals or {}), size, horizon], sort_keys=True)
+    if key not in _GRAPHS:
+        _GRAPHS[key] = subgoals.graph(model, planner, size)
+    return _GRAPHS[key]
