@@ -13,7 +13,7 @@ from robots import probing
 from robots.loop import Exit
 from tests.robots.conftest import Premotor
 
-MOVED = "env.variation.camera_azimuth_deg=[25,25]"
+MOVED = "env.variation.camera_azimuth_deg=[35,35]"
 TRUSTING = "guard.uncertainty=1e9"
 SHIPPED = ("model.name=tabletop", "env=tabletop/reach", TRUSTING)
 
