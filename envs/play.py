@@ -124,8 +124,8 @@ def push_and_mend(hand: Hand, target_xy: np.ndarray, rng: np.random.Generator, *
                   height: float = FINGERTIP_HEIGHT_M, tries: int = 3) -> Actions:  # fmt: skip
     """Push somewhere near a place, find the object not there, go round and put it right; sometimes let go and touch again.
 
-    Who plays without it seldom sees the arm near where it will end and the object a few centimetres off, nor the object in
-    its place and the arm on its way back to it; whoever learns from such play takes the first for done, the second for lost.
+    Other play seldom shows the arm near where it will end and the object a few centimetres off, or the object in its place
+    and the arm on its way back to it. Pushes that stall do so there.
     """
     way = target_xy - hand.object_pose()[:2]
     aim = way / max(float(np.linalg.norm(way)), 1e-6)

@@ -12,8 +12,8 @@ from planners.plan import Budget
 class Gradient(Hybrid):
     """Projected L-BFGS from the warm start, from rest, from what the prior proposes and from random beginnings.
 
-    Nothing is sampled but the beginnings, and all of them are followed: where the brain is smooth and its valleys few, that
-    is all it takes. Where they are many, `Hybrid` looks for the best of them first.
+    Nothing is sampled but the beginnings (a few more than are followed, where the budget does not come out even): where the
+    brain is smooth and its valleys few, that is all it takes. Where they are many, `Hybrid` looks for the best of them first.
     """
 
     explore: float = 0.0
