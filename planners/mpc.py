@@ -35,6 +35,8 @@ class MPC:
 
     Attributes:
         last_plan: the latest plan, of the environments in `planned`; None when all held before any search.
+        asked: the latents that plan began at and the goals it was for, both (N, *L), as the search was told them; a goal
+            may have been corrected, or be a sub-goal.
         planned: the environments that could be planned for.
         holds: why an environment holds, by its index; empty when all act.
     """
@@ -82,6 +84,7 @@ class MPC:
         if self._way is not None:
             self._way.begin()
         self.last_plan: Plan | None = None
+        self.asked: tuple[Tensor, Tensor] | None = None
         self.planned: tuple[int, ...] = ()
         self.holds: dict[int, str] = {}
 
@@ -103,7 +106,7 @@ class MPC:
                 sound.append(index)
             except NotFiniteError as error:
                 self.holds[index] = str(error)
-        self.planned, self.last_plan = tuple(sound), None
+        self.planned, self.last_plan, self.asked = tuple(sound), None, None
         if self._way is not None:
             self._way.events = {}
         actions = np.zeros((len(observations), self.model.action_space.size), np.float32)
@@ -156,6 +159,7 @@ class MPC:
         kept = remaining.new_zeros(batch, *remaining.shape[1:])
         kept[rows] = remaining
         self._warm_start, self.last_plan = kept, plan
+        self.asked = latent, goal.expand_as(latent)
         if self._way is not None:
             self._way.note(rows, plan.cost.tolist())
         return plan

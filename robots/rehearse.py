@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
-import torch
 from omegaconf import DictConfig
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
 from safetensors.numpy import save_file
-from torch import Tensor
 
-from planners import Budget, Goal, Plan, Planner, PlanRecord, Rollout, StepRecord, default_objective, landscape_plot
+from planners import MPC, PlanRecord, Rollout, StepRecord, default_objective, landscape_plot
 from planners.landscape import Landscape, check_view, futures_of, survey
 from planners.recording import write_rrd
 from robots import probing
@@ -28,7 +25,6 @@ from robots.recorder import STATE, TRUTH
 from robots.run import versions, write_json
 from robots.simulated import SimulatedArm
 from robots.viewer import called
-from worldmodel.interface import Latent, WorldModel
 
 # A landscape that will take longer than this is announced before it is begun.
 PATIENCE_S = 20.0
@@ -58,10 +54,10 @@ def main(cfg: DictConfig) -> int:
         console.print(f"[cyan]{folder / 'probe.png'}[/], [cyan]probe.json[/]\n", soft_wrap=True)
         if found.verdict == probing.NO_GO:
             return NO_GO_CODE
-    rollout, search = _rehearse(words, brain)
+    rollout, agent = _rehearse(words, brain)
     plan = rollout.steps[0].plan
     assert plan is not None
-    landscape = _look_around(words["landscape"], search, console)
+    landscape = _look_around(words["landscape"], agent, console)
     _write(folder, rollout, plan, landscape)
     console.print(_words(rollout, plan, brain), soft_wrap=True)
     console.print(_actions(plan, rollout.about["action_names"]))
@@ -77,41 +73,15 @@ def main(cfg: DictConfig) -> int:
     return 0
 
 
-@dataclass
-class _Overheard(Planner):
-    """A planner that remembers what it was asked last, exactly: a brain may have corrected the goal on the way."""
-
-    planner: Planner
-    model: WorldModel
-    latent: Tensor | None = None
-    goal: Tensor | None = None
-    found: Plan | None = None
-
-    def plan(
-        self,
-        model: WorldModel,
-        latent: Latent,
-        goal: Tensor | Goal,
-        budget: Budget,
-        *,
-        warm_start: Tensor | None = None,
-        generator: torch.Generator | None = None,
-    ) -> Plan:
-        """As the planner does."""
-        self.latent, self.goal = latent, goal.encode(model) if isinstance(goal, Goal) else goal
-        self.found = self.planner.plan(model, latent, self.goal, budget, warm_start=warm_start, generator=generator)
-        return self.found
-
-
-def _look_around(view: dict[str, Any] | None, search: _Overheard, console: Console) -> Landscape | None:
+def _look_around(view: dict[str, Any] | None, agent: MPC, console: Console) -> Landscape | None:
     """The energy landscape around the plan that was found, where one is wanted."""
     if view is None:
         return None
-    assert search.latent is not None
-    assert search.goal is not None
-    assert search.found is not None
-    needed = futures_of(search.model.action_space.size, int(view["grid"]))
-    seconds = needed * search.found.plan_ms / 1000 / search.found.futures
+    plan = agent.last_plan
+    assert plan is not None
+    assert agent.asked is not None
+    needed = futures_of(agent.model.action_space.size, int(view["grid"]))
+    seconds = needed * plan.plan_ms / 1000 / plan.futures
     if seconds > PATIENCE_S:
         console.print(
             f"[dim]The energy landscape takes {needed} futures, about {seconds:.0f} s with this brain; "
@@ -119,16 +89,16 @@ def _look_around(view: dict[str, Any] | None, search: _Overheard, console: Conso
             soft_wrap=True,
         )
     # A planner without an objective of its own (a floor) reports its cost by the default one.
-    objective = getattr(search.planner, "objective", None) or default_objective()
-    trusted = getattr(search.planner, "trusted", None)
+    objective = getattr(agent.planner, "objective", None) or default_objective()
+    trusted = getattr(agent.planner, "trusted", None)
     return survey(
-        search.model, search.latent, search.goal, objective, search.found.actions[0],
+        agent.model, *agent.asked, objective, plan.actions[0],
         trusted=math.inf if trusted is None else trusted, **view,
     )  # fmt: skip
 
 
-def _rehearse(words: dict[str, Any], brain: Brain) -> tuple[Rollout, _Overheard]:
-    """One observation, one goal, one plan, as a rollout of one step that was never sent; and what was searched."""
+def _rehearse(words: dict[str, Any], brain: Brain) -> tuple[Rollout, MPC]:
+    """One observation, one goal, one plan, as a rollout of one step that was never sent; and who planned."""
     from robots.arm import find
 
     scene, seed = words["env"], int(words["seed"])
@@ -145,8 +115,7 @@ def _rehearse(words: dict[str, Any], brain: Brain) -> tuple[Rollout, _Overheard]
         else:
             goal = picture_goal(str(words["goal"]), reading.observation)
             seen = dict(goal.observations[0])
-        search = _Overheard(brain.planner, brain.model)
-        agent = replace(brain, planner=search).agent(goal, seed)
+        agent = brain.agent(goal, seed)
         began = time.perf_counter()
         action = agent.act(reading.observation)
         act_ms = 1000 * (time.perf_counter() - began)
@@ -171,7 +140,7 @@ def _rehearse(words: dict[str, Any], brain: Brain) -> tuple[Rollout, _Overheard]
         "digest": agent.last_plan.digest(), **brain.about(),
     }  # fmt: skip
     outcome = {"start_distance_cm": 100 * distance} if str(words["goal"]) == "scene" else {}
-    return Rollout(about, seen, [step], {}, outcome), search
+    return Rollout(about, seen, [step], {}, outcome), agent
 
 
 def tool_path(plan: PlanRecord, state: np.ndarray) -> np.ndarray:

@@ -109,6 +109,8 @@ def test_a_brain_that_watches_says_where_the_goal_is(point: Any, observe: Observ
     place, _ = run(agent, observe, 8)
     np.testing.assert_allclose(place, [0.4, 0.0, 0.0], atol=0.06)
     assert model.sight.looks == 8
+    assert agent.asked is not None
+    torch.testing.assert_close(agent.asked[1], model.sight.goal)
     agent.reset()
     assert model.sight.looks == 0
     agent.act_batch([observe(np.nan), observe(0.1)])
@@ -126,6 +128,7 @@ def test_nan_in_what_it_sees_makes_it_hold_and_say_so(point: Any, observe: Obser
     assert agent.holds == {0: "observation.state has NaN or infinity in dimension 0"}
     assert agent.events() == ("holding: observation.state has NaN or infinity in dimension 0",)
     assert agent.last_plan is None
+    assert agent.asked is None
     assert np.abs(agent.act(observe())).max() > 0
     assert agent.holds == {}
 
