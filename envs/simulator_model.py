@@ -11,7 +11,7 @@ the goal, the objective, the search or the control is at fault; when it fails on
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import mujoco
 import numpy as np
@@ -28,13 +28,6 @@ _HEAD = SCENE_SIZE + COMMAND_SIZE
 _STEP_M = float(ACTION_HIGH[0])
 
 
-class Judge(Protocol):
-    """A learned brain whose latent distance may stand in for the ruler."""
-
-    def encode(self, observation: Mapping[str, Any]) -> torch.Tensor: ...
-    def feature_distance(self, latents: torch.Tensor, goal: torch.Tensor) -> torch.Tensor: ...
-
-
 class SimulatorModel:
     """MuJoCo behind the interface of a world model.
 
@@ -42,27 +35,21 @@ class SimulatorModel:
         task: whose distance to measure.
         action_space: the brain's action space object (duck-typed: `to_physical`), shared with learned brains.
         threads: physics threads.
-        judge: a learned brain; when given, futures are photographed, encoded by it, and measured in its latent.
-        image_size: side of those photographs.
+        image_size: side of the photographs it decodes to.
     """
 
     name = "simulator"
     required_keys = ("simulator.state",)
     latent_ndim = 1
 
-    def __init__(
-        self, task: str, action_space: Any, *, threads: int = 2, judge: Judge | None = None, image_size: int = 64
-    ) -> None:
+    def __init__(self, task: str, action_space: Any, *, threads: int = 2, image_size: int = 64) -> None:
         self.task = tasks.get_task(task)
         self.action_space = action_space
         self.device = torch.device("cpu")
         self._futures = BatchedFutures(threads)
         self._world = self._futures.world
-        self._judge = judge
         self._image_size = image_size
         self._scene: Scene | None = None
-        if judge is not None:
-            self.name = "simulator_latent"
 
     # -- the brain's interface -------------------------------------------------------------------------------------
 
@@ -104,20 +91,13 @@ class SimulatorModel:
         return torch.from_numpy(out)
 
     def distance(self, latents: torch.Tensor, goal: torch.Tensor) -> torch.Tensor:
-        """Policy steps still needed, roughly, by the ruler: (B, *X, L), (B, L) -> (B, *X) float32.
-
-        With a judge: its feature distance between photographs of the futures and of the goal.
-        """
-        if self._judge is not None:
-            return self._judged(latents, goal, self._judge)
+        """Policy steps still needed, roughly, by the ruler: (B, *X, L), (B, L) -> (B, *X) float32."""
         flat = latents.reshape(latents.shape[0], -1, latents.shape[-1]).numpy()
         rows = [self._steps_to_goal(flat[b], goal[b].numpy()) for b in range(flat.shape[0])]
         return torch.from_numpy(np.stack(rows)).to(torch.float32).reshape(latents.shape[:-1])
 
     def feature_distance(self, latents: torch.Tensor, goal: torch.Tensor) -> torch.Tensor:
         """Squared metres between tools plus between objects (decimetres, so that it is of order one)."""
-        if self._judge is not None:
-            return self._judged(latents, goal, self._judge)
         flat = latents.reshape(latents.shape[0], -1, latents.shape[-1]).numpy()
         rows = []
         for b in range(flat.shape[0]):
@@ -126,11 +106,13 @@ class SimulatorModel:
             rows.append(100.0 * (((tool - goal_tool) ** 2).sum(-1) + ((thing - goal_thing) ** 2).sum(-1)))
         return torch.from_numpy(np.stack(rows)).to(torch.float32).reshape(latents.shape[:-1])
 
-    def state_distance(self, latents: torch.Tensor, goal: torch.Tensor) -> None:
+    def state_distance(self, latents: torch.Tensor, goal: torch.Tensor) -> torch.Tensor | None:
         """The true distances above hold the arm's place already."""
         return
 
-    def propose(self, latent: torch.Tensor, goal: torch.Tensor, n: int, generator: Any = None) -> None:
+    def propose(
+        self, latent: torch.Tensor, goal: torch.Tensor, n: int, generator: torch.Generator | None = None
+    ) -> torch.Tensor | None:
         """The simulator has no learned prior over actions."""
         return
 
@@ -191,13 +173,3 @@ class SimulatorModel:
         mujoco.mj_kinematics(self._world.model, self._world.data)
         mujoco.mj_camlight(self._world.model, self._world.data)
         return self._world.render("front", self._image_size)
-
-    def _judged(self, latents: torch.Tensor, goal: torch.Tensor, judge: Judge) -> torch.Tensor:
-        """The judge sees the last step of every future (and charges it to all its steps)."""
-        last = latents[..., -1, :] if latents.ndim == 4 else latents
-        pictures = self.decode(last)
-        lead = pictures.shape[:-3]
-        seen = judge.encode({"observation.images.front": pictures.reshape(-1, *pictures.shape[-3:])})
-        wanted = judge.encode({"observation.images.front": self.decode(goal)})
-        distance = judge.feature_distance(seen.reshape(*lead, *seen.shape[1:]), wanted).cpu()
-        return distance[..., None].expand(latents.shape[:-1]) if latents.ndim == 4 else distance

@@ -28,6 +28,8 @@ MODEL_SUITE = "model"
 PRETRAINING_SUITE = "pretraining"
 # The suite without a world: what does a search find?
 PLANNERS_SUITE = "planners"
+# The suite with a stopwatch: what does a search cost beside what it imagines?
+SPEED_SUITE = "speed"
 
 
 def main(cfg: DictConfig) -> int:
@@ -38,7 +40,9 @@ def main(cfg: DictConfig) -> int:
     from planners.benchmark import report
     from planners.benchmark.suite import run_cells
 
-    if str(cfg.suite) in (MODEL_SUITE, PRETRAINING_SUITE, PLANNERS_SUITE) and _subgoals(cfg.get("subgoals")):
+    if str(cfg.suite) in (MODEL_SUITE, PRETRAINING_SUITE, PLANNERS_SUITE, SPEED_SUITE) and _subgoals(
+        cfg.get("subgoals")
+    ):
         raise ValueError(
             f"suite={cfg.suite} has no way with sub-goals; leave subgoals.data= out, or say suite=tabletop"
         )
@@ -50,6 +54,8 @@ def main(cfg: DictConfig) -> int:
         return _judge_pretraining(cfg, folder, about)
     if str(cfg.suite) == PLANNERS_SUITE:
         return _judge_planners(cfg, folder, about)
+    if str(cfg.suite) == SPEED_SUITE:
+        return _time_planners(cfg, folder, about)
     console = Console()
     cells = cells_of(cfg)
     first, episodes = int(cfg.seed), int(cfg.episodes)
@@ -105,7 +111,7 @@ def cells_of(cfg: DictConfig) -> list[Cell]:
     from planners.registry import make_planner
 
     words: Any = OmegaConf.to_container(cfg, resolve=True)
-    known = [*SUITES, MODEL_SUITE, PRETRAINING_SUITE, PLANNERS_SUITE]
+    known = [*SUITES, MODEL_SUITE, PRETRAINING_SUITE, PLANNERS_SUITE, SPEED_SUITE]
     if words["suite"] not in SUITES and ":" not in str(words["suite"]):
         raise ValueError(f"no suite is called {words['suite']!r}{nearest(str(words['suite']), known)}")
     tasks = words["task"] if isinstance(words["task"], list) else [words["task"]]
@@ -168,6 +174,16 @@ def _judge_planners(cfg: DictConfig, folder: Path, about: dict[str, Any]) -> int
 
     words: Any = OmegaConf.to_container(cfg, resolve=True)
     return searching.run(words, _choices("planner", words.get("planners"), words["planner"]), folder, about)
+
+
+def _time_planners(cfg: DictConfig, folder: Path, about: dict[str, Any]) -> int:
+    """`suite=speed`: the searches' time, beside what they imagine and for many environments at once."""
+    from omegaconf import OmegaConf
+
+    from planners.benchmark import speed
+
+    words: Any = OmegaConf.to_container(cfg, resolve=True)
+    return speed.run(words, _choices("planner", words.get("planners"), words["planner"]), folder, about)
 
 
 def _choices(group: str, names: Any, one: dict[str, Any]) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ def make_model(config: Mapping[str, Any], task: str, threads: int = 1) -> WorldM
 
     Args:
         config: `name` is a shipped model, a path, `hf:owner/name`, `simulator` (true dynamics, true distance) or
-            `simulator_latent` (true dynamics, judged in the latent space of the brain called `judge`). `turn_deg` turns
+            `simulator_latent` (true dynamics, seen and judged by the brain called `judge`). `turn_deg` turns
             a brain to a camera that was moved (`worldmodel.turned`).
         task: whose distance the simulator measures.
         threads: of the simulator.
@@ -30,13 +30,15 @@ def make_model(config: Mapping[str, Any], task: str, threads: int = 1) -> WorldM
         model = worldmodel.load(name, device, space, precision=str(config.get("precision") or "auto"))
         turn = math.radians(float(config.get("turn_deg") or 0.0))
         return Turned(model, turn) if turn else model
-    from envs.simulator_model import SimulatorModel
+    if name == "simulator":
+        from envs.simulator_model import SimulatorModel
 
-    judge = None
-    if name == "simulator_latent":
-        judge = worldmodel.load(str(config.get("judge") or "tabletop"), device, space)
+        return SimulatorModel(task, space, threads=threads)
+    from envs.judged_simulator import JudgedSimulator
+
+    judge = worldmodel.load(str(config.get("judge") or "tabletop"), device, space)
     size = getattr(getattr(judge, "architecture", None), "image_size", 64)
-    return SimulatorModel(task, space, threads=threads, judge=judge, image_size=size)
+    return JudgedSimulator(task, space, judge, threads=threads, image_size=size)
 
 
 def weights_digest(config: Mapping[str, Any]) -> str:

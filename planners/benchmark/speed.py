@@ -1,0 +1,229 @@
+"""`premotor bench suite=speed`: what does a search cost beside what it imagines, and what do many plans at once save?
+
+Two comparisons, each side by side in one run, turn about, so that whatever else the machine does falls on both:
+
+- *overhead*: a plan against the bare predictions of as many futures, in the random latent world (an MLP, horizon 8).
+- *together*: plans for many environments at once against as many plans in turn, with the chosen brain; and whether they
+  are the same plans.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from planners.benchmark.latent_world import HORIZON, LatentWorld
+from planners.benchmark.report import write_whole
+from planners.benchmark.searching import make_problems
+from planners.benchmark.stats import Estimate, Resampling
+from planners.plan import Budget
+from planners.planner import Planner, SamplingPlanner
+from planners.registry import make_planner
+from worldmodel.interface import WorldModel
+
+# Rounds before anything is counted: memory is fetched, kernels are chosen.
+_WARM_UP = 2
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two things timed turn about. `first_ms` and `second_ms` are medians; `ratio` is of each round's own two times."""
+
+    first_ms: float
+    second_ms: float
+    ratio: Estimate
+
+
+def paired(first: Callable[[], object], second: Callable[[], object], rounds: int, wait: Callable[[], None]) -> Pair:
+    """Time two things in turn; the second before and after the first, so that a drift falls on both.
+
+    Args:
+        first, second: what is timed; the ratio is the first's time over the second's.
+        rounds: how often, after a warm-up.
+        wait: until the device has done what it was asked.
+    """
+
+    def timed(action: Callable[[], object]) -> float:
+        wait()
+        began = time.perf_counter()
+        action()
+        wait()
+        return time.perf_counter() - began
+
+    for _ in range(_WARM_UP):
+        timed(second)
+        timed(first)
+    times = np.array([[timed(second), timed(first), timed(second)] for _ in range(rounds)])
+    tops, bottoms = times[:, 1], times[:, [0, 2]].mean(1)
+    ratios = tops / bottoms
+    middle = Resampling(rounds).estimate(lambda weights: float(np.median(np.repeat(ratios, weights.astype(int)))))
+    return Pair(1000 * float(np.median(tops)), 1000 * float(np.median(bottoms)), middle)
+
+
+def overhead(planner: SamplingPlanner, budget: Budget, rounds: int, model: WorldModel, start: Any, goal: Any) -> Pair:
+    """A plan over the bare predictions of as many futures, as many at a time as the planner's populations are."""
+    size = model.action_space.size
+    generator = torch.Generator(device=start.device).manual_seed(0)
+    populations = [
+        2 * torch.rand(1, n, planner.horizon, size, generator=generator, device=start.device) - 1
+        for n in planner.populations(budget)
+    ]
+
+    def bare() -> None:
+        with torch.inference_mode():
+            for actions in populations:
+                model.predict(start, actions)
+
+    return paired(lambda: planner.plan(model, start, goal, budget), bare, rounds, _wait(start))
+
+
+def together(
+    planner: Planner, budget: Budget, rounds: int, model: WorldModel, starts: Any, goals: Any
+) -> tuple[Pair, float]:
+    """Plans in turn over plans at once, and the largest difference of their actions."""
+
+    def in_turn() -> torch.Tensor:
+        plans = [planner.plan(model, starts[n : n + 1], goals[n : n + 1], budget) for n in range(len(starts))]
+        return torch.cat([plan.actions for plan in plans])
+
+    def at_once() -> torch.Tensor:
+        return planner.plan(model, starts, goals, budget).actions
+
+    apart = float((in_turn() - at_once()).abs().max())
+    return paired(in_turn, at_once, rounds, _wait(starts)), apart
+
+
+def run(words: Mapping[str, Any], planners: Sequence[Mapping[str, Any]], folder: Path, about: Mapping[str, Any]) -> int:
+    """Measure, print both tables, write `speed.json` and `speed.md`.
+
+    Args:
+        words: the benchmark's settings.
+        planners: the configs of the planners.
+        folder: for what is written.
+        about: command and versions, for the record.
+    """
+    from rich.console import Console
+
+    asked = _check(words)
+    made = {str(settings["name"]): make_planner(dict(settings), words["objective"]) for settings in planners}
+    torch.set_num_threads(int(words["threads"]))
+    console = Console()
+    rounds = int(asked["rounds"])
+    costs, savings = [], []
+    with console.status("measuring") as status:
+        problems = make_problems("model", words, int(asked["environments"]), int(words["seed"]))
+        world = LatentWorld(device=problems.starts.device)
+        starts, goals = world.problems(1, int(words["seed"]))
+        search = Budget(int(asked["samples"]), int(asked["iterations"]))
+        for name, planner in made.items():
+            if not isinstance(planner, SamplingPlanner) or planner.populations(search) != _all_sampled(planner, search):
+                continue  # bare predictions are no measure of what follows slopes, nor of what does not search
+            status.update(f"overhead of {name}")
+            inner = replace(planner, horizon=HORIZON, initial_std=0.8, within_prior=0.0, proposal_share=0.0)
+            pair = overhead(inner, search, rounds, world, starts, goals)
+            costs.append({"planner": name, **asdict(pair)})
+        for name, planner in made.items():
+            for samples, iterations in asked["budgets"]:
+                status.update(f"{name}, {samples} x {iterations}, {asked['environments']} environments")
+                budget = Budget(int(samples), int(iterations))
+                pair, apart = together(planner, budget, rounds, problems.model, problems.starts, problems.goals)
+                savings.append({"planner": name, "budget": f"{samples} x {iterations}", **asdict(pair), "apart": apart})
+    said = {
+        **about, "seed": int(words["seed"]), "threads": torch.get_num_threads(), "rounds": rounds,
+        "device": str(problems.starts.device), "environments": int(asked["environments"]),
+        "overhead": costs, "together": savings,
+    }  # fmt: skip
+    write_whole(folder / "speed.json", (json.dumps(said, indent=1, default=str) + "\n").encode())
+    tables = _tables(said, search)
+    write_whole(folder / "speed.md", _page(said, tables).encode())
+    for title, columns, lines in tables:
+        if lines:
+            console.print(_drawn(title, columns, lines))
+    console.print(f"{folder}: speed.json, speed.md")
+    return 0
+
+
+# -- inside ------------------------------------------------------------------------------------------------------------
+
+Table = tuple[str, tuple[str, ...], list[tuple[str, ...]]]
+
+
+def _check(words: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The settings `speed:`, or a sentence."""
+    asked = words["speed"]
+    for key, least in (("rounds", 2), ("environments", 2), ("samples", 1), ("iterations", 1)):
+        if int(asked[key]) < least:
+            raise ValueError(f"speed.{key} is {asked[key]}; it must be {least} or more")
+    if not asked["budgets"] or any(not isinstance(pair, list) or len(pair) != 2 for pair in asked["budgets"]):
+        raise ValueError(f"speed.budgets is {asked['budgets']}; give [samples,iterations] pairs, [[96,3],[16,1]]")
+    if not isinstance(words["task"], str):
+        raise ValueError(f"suite=speed asks for one task; task is {words['task']}, give one")
+    return asked
+
+
+def _all_sampled(planner: SamplingPlanner, budget: Budget) -> list[int] | None:
+    """The planner's populations if they are all it does with the budget, else None."""
+    populations = planner.populations(budget)
+    return populations if sum(populations) == budget.futures else None
+
+
+def _wait(like: torch.Tensor) -> Callable[[], None]:
+    """Until the tensor's device is done."""
+    return (lambda: torch.cuda.synchronize(like.device)) if like.device.type == "cuda" else (lambda: None)
+
+
+def _said(estimate: Mapping[str, float]) -> str:
+    return f"{estimate['value']:.2f} [{estimate['low']:.2f}, {estimate['high']:.2f}]"
+
+
+def _tables(said: Mapping[str, Any], search: Budget) -> list[Table]:
+    place = f"{said['device']}, {said['threads']} threads, {said['rounds']} rounds, median and 95 % interval"
+    costs = [
+        (one["planner"], f"{one['first_ms']:.1f}", f"{one['second_ms']:.1f}", _said(one["ratio"]))
+        for one in said["overhead"]
+    ]
+    savings = [
+        (
+            one["planner"], one["budget"], f"{one['first_ms']:.0f}", f"{one['second_ms']:.0f}", _said(one["ratio"]),
+            "the same" if one["apart"] == 0.0 else f"{one['apart']:.1e} apart",
+        )
+        for one in said["together"]
+    ]  # fmt: skip
+    count = said["environments"]
+    return [
+        (
+            f"Overhead: {search.samples} x {search.iterations} futures of {HORIZON} steps in a random MLP ({place})",
+            ("planner", "plan ms", "bare predictions ms", "plan over bare"), costs,
+        ),
+        (
+            f"{count} environments at once ({place})",
+            ("planner", "futures", f"{count} plans in turn ms", "at once ms", "times as fast", "plans"), savings,
+        ),
+    ]  # fmt: skip
+
+
+def _drawn(title: str, columns: Sequence[str], lines: Sequence[Sequence[str]]) -> Any:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table as Drawn
+
+    table = Drawn(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="left" if number == 0 else "right")
+    for line in lines:
+        table.add_row(*line)
+    return table
+
+
+def _page(said: Mapping[str, Any], tables: Sequence[Table]) -> str:
+    parts = ["# How fast the search is", f"```bash\n{said['command']}\n```"]
+    for title, columns, lines in tables:
+        rows = [columns, ("---",) * len(columns), *lines]
+        parts += [f"## {title}", "\n".join(f"| {' | '.join(row)} |" for row in rows)]
+    return "\n\n".join(parts) + "\n"
