@@ -264,6 +264,7 @@ def draw(rollout: Rollout, plan: PlanRecord, path: Path) -> None:
     """Goal, now and the imagined frames over the search's cost and the tool's planned way."""
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.patches import Rectangle
     from matplotlib.ticker import MaxNLocator
 
     step = rollout.steps[0]
@@ -312,7 +313,7 @@ def draw(rollout: Rollout, plan: PlanRecord, path: Path) -> None:
     low, high = rollout.goal.get("region.low", np.empty(0)), rollout.goal.get("region.high", np.empty(0))
     if len(low) > 1 and np.isfinite([low[:2], high[:2]]).all():
         corner, width, height = (100 * low[1], 100 * low[0]), 100 * (high[1] - low[1]), 100 * (high[0] - low[0])
-        right.add_patch(plt.Rectangle(corner, width, height, color="#8a5fd1", alpha=0.25, label="region"))
+        right.add_patch(Rectangle(corner, width, height, color="#8a5fd1", alpha=0.25, label="region"))
     right.set(title="the tool's way from above", xlabel="y (cm)", ylabel="x (cm)")
     right.set_aspect("equal", adjustable="datalim")
     right.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
