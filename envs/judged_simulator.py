@@ -10,11 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 
-from envs.panda import tool_rpy
-from envs.simulator_model import _HEAD, SimulatorModel
+from envs.simulator_model import SimulatorModel
 
 # So many moments are remembered as the judge saw them: a plan's terms all ask about the same ones.
 _REMEMBERED = 8192
@@ -70,6 +68,11 @@ class JudgedSimulator(SimulatorModel):
         """Of the arm's pose from the one that the judge reads off the goal's photograph: (B, *X, L), (B, L) -> (B, *X)."""
         return self._judge.state_distance(self.judged(latents), self.judged_goal(goal))
 
+    def features(self, latents: torch.Tensor) -> torch.Tensor | None:
+        """The judge's, where it shows them: (B, *X, L) -> (B, *X, D)."""
+        show = getattr(self._judge, "features", None)
+        return None if show is None else show(self.judged(latents))
+
     def propose(
         self, latent: torch.Tensor, goal: torch.Tensor, n: int, generator: torch.Generator | None = None
     ) -> torch.Tensor | None:
@@ -87,10 +90,7 @@ class JudgedSimulator(SimulatorModel):
     # -- inside ----------------------------------------------------------------------------------------------------
 
     def _see(self, rows: torch.Tensor) -> torch.Tensor:
-        position, rotation, _ = self._futures.kinematics.forward(rows.numpy()[:, _HEAD + 1 : _HEAD + 8])
-        gripper = self._futures.measure(rows.numpy()[:, _HEAD:])[1]
-        state = np.concatenate([position, tool_rpy(rotation), gripper[:, None]], 1).astype(np.float32)
-        return self._judge.encode({**self._pictures(rows), "observation.state": torch.from_numpy(state)})
+        return self._judge.encode({**self._pictures(rows), "observation.state": self.state(rows)})
 
     def _pictures(self, rows: torch.Tensor) -> dict[str, torch.Tensor]:
         return {"observation.images.front": self.decode(rows)}

@@ -347,6 +347,12 @@ class BatchedFutures:
         tool, _, _ = self.kinematics.forward(physics[:, 1:8])
         return tool, np.clip(1.0 - physics[:, 8:10].sum(1) / (2 * FINGER_TRAVEL_M), 0.0, 1.0)
 
+    def states(self, physics: np.ndarray) -> np.ndarray:
+        """`observation.state` (N, 7) of full physics states (N, P): tool position, roll, pitch, yaw, closedness."""
+        tool, rotation, _ = self.kinematics.forward(physics[:, 1:8])
+        _, gripper = self.measure(physics)
+        return np.concatenate([tool, panda.tool_rpy(rotation), gripper[:, None]], axis=1)
+
     def object_positions(self, physics: np.ndarray) -> np.ndarray:
         """Object positions (N, 3) of full physics states (N, P)."""
         return physics[:, 10:13]

@@ -110,6 +110,19 @@ class SimulatorModel:
         """The true distances above hold the arm's place already."""
         return
 
+    def features(self, latents: torch.Tensor) -> torch.Tensor | None:
+        """A ruler sees no features."""
+        return
+
+    def state(self, latents: torch.Tensor) -> torch.Tensor:
+        """What the arm would measure, `observation.state`: (B, *X, L) -> (B, *X, 7) float32, m, rad, closedness."""
+        state = self._futures.states(latents.reshape(-1, latents.shape[-1]).numpy()[:, _HEAD:])
+        return torch.from_numpy(state).to(torch.float32).reshape(*latents.shape[:-1], -1)
+
+    def state_scale(self) -> torch.Tensor:
+        """The most that one policy step changes of it, (7,)."""
+        return torch.from_numpy(ACTION_HIGH.copy())
+
     def propose(
         self, latent: torch.Tensor, goal: torch.Tensor, n: int, generator: torch.Generator | None = None
     ) -> torch.Tensor | None:

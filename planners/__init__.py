@@ -14,6 +14,7 @@ from planners.objectives import (
     FeatureDistance,
     LearnedDistance,
     Objective,
+    RegionDistance,
     SmoothnessPenalty,
     StateDistance,
     UncertaintyPenalty,
@@ -23,9 +24,11 @@ from planners.observation import ObservationError
 from planners.plan import Budget, Plan
 from planners.planner import Planner, SamplingPlanner
 from planners.progress import Rule
+from planners.region import Region
 from planners.registry import make_objective, make_planner
 from planners.rollout import PlanRecord, Rollout, RolloutError, StepRecord
 from planners.shooting import RandomShooting
+from planners.targets import Target, Targets
 from planners.waypoints import Finder, Found, Route
 
 __all__ = [
@@ -52,6 +55,8 @@ __all__ = [
     "Prior",
     "RandomActions",
     "RandomShooting",
+    "Region",
+    "RegionDistance",
     "Rollout",
     "RolloutError",
     "Route",
@@ -60,6 +65,8 @@ __all__ = [
     "SmoothnessPenalty",
     "StateDistance",
     "StepRecord",
+    "Target",
+    "Targets",
     "UncertaintyPenalty",
     "default_objective",
     "make_objective",

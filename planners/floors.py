@@ -6,6 +6,7 @@ import math
 import time
 from abc import abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -13,8 +14,9 @@ from torch import Tensor
 from planners.goal import Goal
 from planners.objectives import Objective, default_objective
 from planners.plan import Budget, Plan
-from planners.planner import Planner, matched, resting_action
+from planners.planner import Planner, resting_action
 from planners.search import Search
+from planners.targets import Aimed, Targets, matched
 from worldmodel.interface import Latent, WorldModel
 
 
@@ -23,6 +25,7 @@ class Floor(Planner):
     """Chooses without comparing; its one future is imagined only for the record."""
 
     horizon: int = 8
+    looks_at_goal: ClassVar[bool] = False
 
     @abstractmethod
     def choose(self, model: WorldModel, latent: Tensor, goal: Tensor, generator: torch.Generator) -> Tensor:
@@ -32,7 +35,7 @@ class Floor(Planner):
         self,
         model: WorldModel,
         latent: Latent,
-        goal: Tensor | Goal,
+        goal: Aimed | Goal,
         budget: Budget,
         *,
         warm_start: Tensor | None = None,
@@ -41,6 +44,10 @@ class Floor(Planner):
         """The actions of `choose`, with what the brain thinks of them."""
         began = time.perf_counter()
         goal = matched(goal.encode(model) if isinstance(goal, Goal) else goal, latent)
+        # Told of one picture: of several the nearest; where there is none, the present.
+        heading = goal.heading(model, latent) if isinstance(goal, Targets) else goal
+        if heading is None and self.looks_at_goal:
+            raise ValueError(f"planner {type(self).__name__.lower()} goes by a goal picture; a region alone shows none")
         if generator is None:
             generator = torch.Generator(device=latent.device).manual_seed(0)
         rest = resting_action(model, latent.device).expand(len(latent), self.horizon, -1)
@@ -50,7 +57,8 @@ class Floor(Planner):
                 model, latent, goal, objective, rest,
                 keep=1, memory_mb=256.0, deadline=math.inf, clock=time.perf_counter,
             )  # fmt: skip
-            search.evaluate(self.choose(model, latent, goal, generator).clamp(-1.0, 1.0)[:, None])
+            told = latent if heading is None else heading
+            search.evaluate(self.choose(model, latent, told, generator).clamp(-1.0, 1.0)[:, None])
             search.end_iteration()
         return search.to_plan(began, 1)
 
@@ -78,6 +86,8 @@ class RandomActions(Floor):
 @dataclass(frozen=True, kw_only=True)
 class Prior(Floor):
     """The brain's first proposal, unsearched: how far imitation alone gets."""
+
+    looks_at_goal: ClassVar[bool] = True
 
     def choose(self, model: WorldModel, latent: Tensor, goal: Tensor, generator: torch.Generator) -> Tensor:
         """One draw of the learned prior, then rest."""

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from planners.objectives import Objective
-from planners.planner import matched
 from planners.search import Search
+from planners.targets import Aimed, matched
 from worldmodel.interface import Latent, WorldModel
 
 # A number of the first action is also changed alone by this much of [-1, 1], a tenth of its bound: how steep it is there.
@@ -90,7 +90,7 @@ def check_view(grid: int, span: float) -> None:
 def survey(
     model: WorldModel,
     latent: Latent,
-    goal: Latent,
+    goal: Aimed,
     objective: Objective,
     actions: Tensor,
     *,
@@ -107,7 +107,7 @@ def survey(
     Args:
         model: the brain that imagined the plan.
         latent: (1, *L) where the plan begins.
-        goal: (1, *L) where it should lead.
+        goal: (1, *L) where it should lead, or `Targets` for one environment.
         objective: what the search went by.
         actions: (H, A) in [-1, 1], the plan.
         grid: points along each dimension.

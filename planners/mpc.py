@@ -13,6 +13,7 @@ from planners.observation import NotFiniteError, ObservationError, to_batch
 from planners.plan import Budget, Plan
 from planners.planner import Planner, resting_action
 from planners.progress import Rule
+from planners.targets import Aimed, matched
 from planners.waypoints import Aim, Route, Waypoints
 from worldmodel.interface import WorldModel
 
@@ -36,7 +37,7 @@ class MPC:
     Attributes:
         last_plan: the latest plan, of the environments in `planned`; None when all held before any search.
         asked: the latents that plan began at and the goals it was for, both (N, *L), as the search was told them; a goal
-            may have been corrected, or be a sub-goal.
+            may have been corrected, or be a sub-goal. Several pictures of a goal, or a region, are `Targets`.
         planned: the environments that could be planned for.
         holds: why an environment holds, by its index; empty when all act.
     """
@@ -84,7 +85,7 @@ class MPC:
         if self._way is not None:
             self._way.begin()
         self.last_plan: Plan | None = None
-        self.asked: tuple[Tensor, Tensor] | None = None
+        self.asked: tuple[Tensor, Aimed] | None = None
         self.planned: tuple[int, ...] = ()
         self.holds: dict[int, str] = {}
 
@@ -159,7 +160,7 @@ class MPC:
         kept = remaining.new_zeros(batch, *remaining.shape[1:])
         kept[rows] = remaining
         self._warm_start, self.last_plan = kept, plan
-        self.asked = latent, goal.expand_as(latent)
+        self.asked = latent, matched(goal, latent)
         if self._way is not None:
             self._way.note(rows, plan.cost.tolist())
         return plan

@@ -7,21 +7,30 @@ the sum says to hurry.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import ClassVar, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from worldmodel.interface import WorldModel
+from planners.region import outside
+from worldmodel.interface import Featured, WorldModel
+
+# Below this a root is flat: its slope at 0 would be infinite.
+_TINY = 1e-12
 
 
 class Term(Protocol):
-    """One reason to prefer a future."""
+    """One reason to prefer a future. A term that does not look at the goal may say so, `looks_at_goal = False`: it counts
+    where there is no goal picture, too."""
 
     def __call__(self, model: WorldModel, latents: Tensor, actions: Tensor, goal: Tensor) -> Tensor:
         """(B, S, H, *L), (B, S, H, A), (B, *L) -> (B, S)."""
         ...
+
+
+MEASURES = ("squared", "l2", "l1", "cosine")
 
 
 class Objective:
@@ -64,15 +73,44 @@ class LearnedDistance:
 
 @dataclass(frozen=True)
 class FeatureDistance:
-    """Mean squared distance of features: blind to detours, exact at the end."""
+    """Distance of features: blind to detours, exact at the end.
+
+    Attributes:
+        final, summed: how much it counts at the last step, and at every step.
+        measure: `squared` is the mean square of the differences, `l2` its root, `l1` their mean absolute value (what
+            V-JEPA 2-AC is published with), `cosine` 1 less the cosine: 0 to 2, blind to length.
+    """
 
     final: float = 1.0
     summed: float = 0.0
+    measure: str = "squared"
+
+    def __post_init__(self) -> None:
+        if self.measure not in MEASURES:
+            raise ValueError(f"the measure is {self.measure!r}; known are {', '.join(MEASURES)}")
 
     def __call__(self, model: WorldModel, latents: Tensor, actions: Tensor, goal: Tensor) -> Tensor:
         if self.summed == 0.0:
-            return self.final * model.feature_distance(latents[:, :, -1], goal)
-        return _along(model.feature_distance(latents, goal), self.final, self.summed)
+            return self.final * self._apart(model, latents[:, :, -1], goal)
+        return _along(self._apart(model, latents, goal), self.final, self.summed)
+
+    def _apart(self, model: WorldModel, latents: Tensor, goal: Tensor) -> Tensor:
+        """(B, *X, *L), (B, *L) -> (B, *X)."""
+        if self.measure == "squared":
+            return model.feature_distance(latents, goal)
+        if self.measure == "l2":
+            return model.feature_distance(latents, goal).clamp_min(_TINY).sqrt()
+        shown = model.features(latents) if isinstance(model, Featured) else None
+        wanted = model.features(goal) if isinstance(model, Featured) else None
+        if shown is None or wanted is None:
+            raise ValueError(
+                f"{model.name} does not show its features, which the measure {self.measure} compares; take squared or l2, "
+                "or a model that has `features`"
+            )
+        wanted = wanted.reshape(len(wanted), *[1] * (shown.ndim - 2), -1)
+        if self.measure == "l1":
+            return (shown - wanted).abs().mean(-1)
+        return 1.0 - F.cosine_similarity(shown, wanted, dim=-1)
 
 
 @dataclass(frozen=True)
@@ -91,10 +129,41 @@ class StateDistance:
 
 
 @dataclass(frozen=True)
+class RegionDistance:
+    """How far the arm's own state lies outside the region that the goal asks for: 0 within, and where it asks for none.
+
+    The mean over the state's numbers, each in the brain's scale of it. Not squared: the last millimetres must still weigh
+    something.
+
+    Attributes:
+        final, summed: how much it counts at the last step, and at every step.
+        low, high: (B, K) the region's bounds; a search puts in those of its goal.
+    """
+
+    final: float = 60.0
+    summed: float = 6.0
+    low: Tensor | None = field(default=None, compare=False, repr=False)
+    high: Tensor | None = field(default=None, compare=False, repr=False)
+    looks_at_goal: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if not all(bound is None or isinstance(bound, Tensor) for bound in (self.low, self.high)):
+            raise ValueError("the bounds of a region come with the goal: region={low: [...], high: [...]}")
+
+    def __call__(self, model: WorldModel, latents: Tensor, actions: Tensor, goal: Tensor) -> Tensor:
+        if self.low is None or self.high is None:
+            return actions.new_zeros(actions.shape[:2])
+        measured = latents[:, :, -1] if self.summed == 0.0 else latents
+        away = outside(model, measured, self.low, self.high).mean(-1)
+        return self.final * away if self.summed == 0.0 else _along(away, self.final, self.summed)
+
+
+@dataclass(frozen=True)
 class ActionPenalty:
     """Effort: the mean square of the actions."""
 
     weight: float = 0.01
+    looks_at_goal: ClassVar[bool] = False
 
     def __call__(self, model: WorldModel, latents: Tensor, actions: Tensor, goal: Tensor) -> Tensor:
         return self.weight * actions.square().mean((2, 3))
@@ -105,6 +174,7 @@ class SmoothnessPenalty:
     """Jerk: the mean square of the change from one action to the next."""
 
     weight: float = 0.01
+    looks_at_goal: ClassVar[bool] = False
 
     def __call__(self, model: WorldModel, latents: Tensor, actions: Tensor, goal: Tensor) -> Tensor:
         if actions.shape[2] < 2:
@@ -118,6 +188,7 @@ class UncertaintyPenalty:
 
     weight: float = 1.0
     trusted: float = 1.0
+    looks_at_goal: ClassVar[bool] = False
 
     def __call__(self, model: WorldModel, latents: Tensor, actions: Tensor, goal: Tensor) -> Tensor:
         doubt = model.uncertainty(latents)

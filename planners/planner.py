@@ -20,6 +20,7 @@ from planners.goal import Goal
 from planners.objectives import Objective, default_objective
 from planners.plan import Budget, Plan
 from planners.search import Search
+from planners.targets import Aimed, Targets, matched
 from worldmodel.interface import Latent, WorldModel
 
 # Draws by which the prior's middle and spread are known.
@@ -35,7 +36,7 @@ class Planner(ABC):
         self,
         model: WorldModel,
         latent: Latent,
-        goal: Tensor | Goal,
+        goal: Aimed | Goal,
         budget: Budget,
         *,
         warm_start: Tensor | None = None,
@@ -46,7 +47,8 @@ class Planner(ABC):
         Args:
             model: the brain that imagines.
             latent: (B, *L) where the environments are.
-            goal: (B, *L) or (1, *L), or a `Goal` the model can encode.
+            goal: (B, *L) or (1, *L), or `Targets` for as many where it is several pictures or a region, or a `Goal` the
+                model can encode.
             budget: how much may be imagined.
             warm_start: (B, any, A) in [-1, 1], the rest of the last plan.
             generator: the source of randomness; none means one seeded with 0.
@@ -127,7 +129,7 @@ class SamplingPlanner(Planner):
         self,
         model: WorldModel,
         latent: Latent,
-        goal: Tensor | Goal,
+        goal: Aimed | Goal,
         budget: Budget,
         *,
         warm_start: Tensor | None = None,
@@ -185,7 +187,7 @@ class SamplingPlanner(Planner):
         self,
         model: WorldModel,
         latent: Tensor,
-        goal: Tensor,
+        goal: Aimed,
         belief: Belief,
         n: int,
         anchors: list[Tensor],
@@ -203,12 +205,17 @@ class SamplingPlanner(Planner):
             drawn[:, :wanted, :steps] = torch.where(torch.isfinite(proposed), proposed, believed)
         return torch.cat([*parts, drawn], 1)
 
-    def _prior(self, model: WorldModel, latent: Tensor, goal: Tensor, generator: torch.Generator) -> Belief | None:
+    def _prior(self, model: WorldModel, latent: Tensor, goal: Aimed, generator: torch.Generator) -> Belief | None:
         """What the prior proposes first, as a belief over its own steps (B, K, A).
 
         A prior may weigh several things to do against each other. Their mean may be none of them, so the spread is that of
         the draws nearest to the first one.
         """
+        if isinstance(goal, Targets):
+            if not goal.pictured and goal.most:
+                raise ValueError("within_prior wants a goal picture for every environment, or for none")
+            # Around one middle: of several pictures, that of the nearest.
+            goal = goal if (nearest := goal.heading(model, latent)) is None else nearest
         proposals = self._proposals(model, latent, goal, PRIOR_DRAWS, generator)
         if proposals is None or not torch.isfinite(proposals).all():
             return None
@@ -229,18 +236,32 @@ class SamplingPlanner(Planner):
         return Belief(mean, std), low, high
 
     def _proposals(
-        self, model: WorldModel, latent: Tensor, goal: Tensor, n: int, generator: torch.Generator
+        self, model: WorldModel, latent: Tensor, goal: Aimed, n: int, generator: torch.Generator
     ) -> Tensor | None:
-        """What the prior proposes, (B, n, K, A): each environment is asked alone and with the same noise."""
+        """What the prior proposes, (B, n, K, A): each environment is asked alone and with the same noise.
+
+        Of several pictures of a goal each is asked for its part; who has none is proposed nothing: NaN.
+        """
         seed = int(torch.randint(2**62, (1,), generator=generator, device=generator.device))
-        rows = []
+        rows: list[Tensor | None] = []
         for b in range(len(latent)):
-            noise = torch.Generator(device=generator.device).manual_seed(seed)
-            row = model.propose(latent[b : b + 1], goal[b : b + 1], n, noise)
-            if row is None:
-                return None
-            rows.append(row)
-        return torch.cat(rows)
+            here = latent[b : b + 1]
+            wanted = goal.each[b].pictures if isinstance(goal, Targets) else (goal[b : b + 1],)
+            parts = []
+            for number, one in enumerate(wanted):
+                share = n // len(wanted) + (number < n % len(wanted))
+                if not share:
+                    continue
+                noise = torch.Generator(device=generator.device).manual_seed(seed)
+                row = model.propose(here, one, share, noise)
+                if row is None:
+                    return None
+                parts.append(row)
+            rows.append(torch.cat(parts, 1) if len(parts) > 1 else parts[0] if parts else None)
+        known = next((row for row in rows if row is not None), None)
+        if known is None:
+            return None
+        return torch.cat([torch.full_like(known, math.nan) if row is None else row for row in rows])
 
     def _warm_start(self, warm_start: Tensor | None, rest: Tensor, batch: int) -> Tensor:
         """The first mean (B, H, A): the rest of the last plan, then rest."""
@@ -256,16 +277,6 @@ class SamplingPlanner(Planner):
         steps = min(warm_start.shape[1], self.horizon)
         mean[:, :steps] = warm_start[:, :steps].to(mean).clamp(-1.0, 1.0)
         return mean
-
-
-def matched(goal: Tensor, latent: Tensor) -> Tensor:
-    """The goal latent (B, *L) for latents (B, *L); one goal may serve all environments."""
-    if goal.shape[1:] != latent.shape[1:] or goal.shape[0] not in (1, latent.shape[0]):
-        raise ValueError(
-            f"the goal has shape {tuple(goal.shape)}, the present {tuple(latent.shape)}; encode both with the same "
-            "model, one goal for each environment or one for all"
-        )
-    return goal.to(latent.device).expand_as(latent)
 
 
 def resting_action(model: WorldModel, device: torch.device) -> Tensor:

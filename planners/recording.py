@@ -267,9 +267,14 @@ def _clear_plan(recording: rr.RecordingStream) -> None:
 
 def _log_goal(recording: rr.RecordingStream, rollout: Rollout) -> None:
     goal = rollout.goal
-    picture = goal.get("picture", goal.get(IMAGES + "front"))
-    if picture is not None:
-        recording.log("pictures/goal", _image(picture))
+    if pictures := rollout.goal_pictures:
+        alike = [picture for picture in pictures if picture.shape[0] == pictures[0].shape[0]]
+        recording.log("pictures/goal", _image(np.concatenate(alike, 1)))
+    low, high = (goal.get(f"region.{side}", np.empty(0))[:3] for side in ("low", "high"))
+    if len(low) == 3 and np.isfinite([low, high]).all():
+        frame = rr.components.FillMode.MajorWireframe
+        recording.log("scene/region", rr.CoordinateFrame(frame=_BASE), static=True)
+        recording.log("scene/region", rr.Boxes3D(mins=[low], sizes=[high - low], colors=[VIOLET], fill_mode=frame))
     thing, state = goal.get(_TRUTH), goal.get(STATE)
     if thing is not None:
         recording.log("scene/goal_object", _box(thing, (*VIOLET, 255), _HALF, rr.components.FillMode.MajorWireframe))

@@ -22,6 +22,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from planners.observation import IMAGES
 from planners.plan import Plan
 from worldmodel.interface import WorldModel
 
@@ -124,7 +125,8 @@ class Rollout:
 
     Attributes:
         about: what a reader must know, as JSON: task, model, planner, seed, `action_names`, `rate_hz`, ...
-        goal: the goal's observation; a `picture` in it (or in `final`) is for people.
+        goal: the goal's observation; a `picture` in it (or in `final`) is for people. Further pictures of it are under
+            `2/...` and so on, bounds of the arm's state under `region.low` and `region.high` (`Goal.record`).
         steps: the record, in order.
         final: what was seen after the last step.
         outcome: how it ended, as JSON: success, distances.
@@ -135,6 +137,15 @@ class Rollout:
     steps: list[StepRecord] = field(default_factory=list)
     final: Arrays = field(default_factory=dict)
     outcome: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def goal_pictures(self) -> list[np.ndarray]:
+        """All pictures of the goal as one camera sees it: several where it was given so, none for a region alone."""
+        own = [key for key in self.goal if key.startswith(IMAGES)]
+        camera = f"{IMAGES}front" if f"{IMAGES}front" in own or not own else own[0]
+        first = self.goal.get("picture", self.goal.get(camera))
+        others = {key.partition("/")[0]: value for key, value in self.goal.items() if key.partition("/")[2] == camera}
+        return [*([] if first is None else [first]), *(others[number] for number in sorted(others, key=int))]
 
     def save(self, folder: str | Path) -> Path:
         """Write to a folder, replacing a rollout that is there; nothing half-written is ever seen."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from planners.objectives import Objective
 from planners.plan import Plan
+from planners.targets import Aimed, aimed, judge
 from worldmodel.interface import WorldModel
 
 # With a deadline, time is looked at after every so many futures.
@@ -25,7 +26,7 @@ class Search:
     Args:
         model: the brain.
         latent: (B, *L) where the environments are.
-        goal: (B, *L).
+        goal: (B, *L), or `Targets` of several pictures or a region.
         objective: cost by term.
         rest: (B, H, A) the actions that hold; what a plan falls back on.
         keep: how many of the best futures to remember.
@@ -43,7 +44,7 @@ class Search:
         self,
         model: WorldModel,
         latent: Tensor,
-        goal: Tensor,
+        goal: Aimed,
         objective: Objective,
         rest: Tensor,
         *,
@@ -55,7 +56,7 @@ class Search:
     ) -> None:
         self.rest = rest
         self.out_of_time = False
-        self._model, self._latent, self._goal, self._objective = model, latent, goal, objective
+        self._model, self._latent, self._goal, self._objective = model, latent, goal, aimed(objective, goal)
         self._deadline, self._clock = deadline, clock
         self._trusted = trusted
         batch, horizon, _ = rest.shape
@@ -159,7 +160,7 @@ class Search:
     def _judge(self, actions: Tensor) -> Tensor:
         """Imagine a chunk (B, C, H, A), keep its best where it beats the best so far; costs (B, C)."""
         latents = self._model.predict(self._latent, actions)
-        terms = self._objective(self._model, latents, actions, self._goal)
+        terms = judge(self._objective, self._model, latents, actions, self._goal, self._latent)
         return self._keep(actions, latents, terms)
 
     def _judge_with_slope(self, actions: Tensor) -> tuple[Tensor, Tensor]:
@@ -168,7 +169,8 @@ class Search:
         with torch.inference_mode(False), torch.enable_grad():
             varied = actions.clone().requires_grad_()
             latents = self._model.predict(self._latent.clone(), varied)
-            terms = self._objective(self._model, latents, varied, self._goal.clone())
+            goal = self._goal.clone() if isinstance(self._goal, Tensor) else self._goal
+            terms = judge(self._objective, self._model, latents, varied, goal, self._latent.clone())
             total = torch.stack(list(terms.values())).sum(0)
             if not total.requires_grad:
                 raise ValueError(

@@ -103,9 +103,12 @@ def picture_goal(
 def goal_hash(goal: Goal) -> str:
     """A name for exactly this goal."""
     digest = hashlib.sha256()
-    for observation in goal.observations:
-        for key in sorted(observation):
-            digest.update(key.encode() + np.ascontiguousarray(observation[key]).tobytes())
+    for wish in goal.wishes:
+        for observation in wish.observations:
+            for key in sorted(observation):
+                digest.update(key.encode() + np.ascontiguousarray(observation[key]).tobytes())
+        if len(wish.observations) != 1 or wish.region is not None:
+            digest.update(repr((len(wish.observations), wish.weights, wish.region)).encode())
     return digest.hexdigest()[:16]
 
 

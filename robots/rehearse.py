@@ -15,16 +15,17 @@ from rich.console import Console
 from rich.table import Table
 from safetensors.numpy import save_file
 
-from planners import MPC, PlanRecord, Rollout, StepRecord, default_objective, landscape_plot
+from planners import MPC, Goal, PlanRecord, Rollout, StepRecord, default_objective, landscape_plot
 from planners.landscape import Landscape, check_view, futures_of, survey
 from planners.recording import write_rrd
 from robots import probing
-from robots.brain import Brain, output_folder, picture_goal, plain, scene_goal
+from robots.brain import Brain, output_folder, plain, scene_goal
 from robots.loop import Exit
 from robots.recorder import STATE, TRUTH
 from robots.run import versions, write_json
 from robots.simulated import SimulatedArm
 from robots.viewer import called
+from robots.wanted import make_goal
 
 # A landscape that will take longer than this is announced before it is begun.
 PATIENCE_S = 20.0
@@ -108,13 +109,13 @@ def _rehearse(words: dict[str, Any], brain: Brain) -> tuple[Rollout, MPC]:
     with kind(seed=seed, **settings) as arm:
         arm.connect()
         reading = arm.observe()
-        if str(words["goal"]) == "scene":
-            goal = scene_goal(arm.goal, brain.model)
+
+        def scene_s() -> tuple[Goal, dict[str, np.ndarray], str]:
             seen = {**arm.goal, "picture": arm.goal_picture()}
             seen.pop("simulator.state")
-        else:
-            goal = picture_goal(str(words["goal"]), reading.observation)
-            seen = dict(goal.observations[0])
+            return scene_goal(arm.goal, brain.model), seen, "picture from the scene"
+
+        goal, seen, _ = make_goal(words, reading.observation, scene_s)
         agent = brain.agent(goal, seed)
         began = time.perf_counter()
         action = agent.act(reading.observation)
@@ -263,13 +264,15 @@ def draw(rollout: Rollout, plan: PlanRecord, path: Path) -> None:
     """Goal, now and the imagined frames over the search's cost and the tool's planned way."""
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.patches import Rectangle
     from matplotlib.ticker import MaxNLocator
 
     step = rollout.steps[0]
     now = step.picture if step.picture is not None else step.observation["observation.images.front"]
-    goal = rollout.goal.get("picture", rollout.goal.get("observation.images.front"))
+    goals = rollout.goal_pictures
+    named = [("goal", goal) if len(goals) == 1 else (f"goal {n}", goal) for n, goal in enumerate(goals, 1)]
     frames = [] if plan.frames is None else list(plan.frames)
-    shown = [("goal", goal), ("now", now), *((f"imagined, {i + 1}", frame) for i, frame in enumerate(frames))]
+    shown = [*named, ("now", now), *((f"imagined, {i + 1}", frame) for i, frame in enumerate(frames))]
     rows = -(-len(shown) // 7)
     columns = -(-len(shown) // rows)
     side = 12.0 / columns
@@ -307,6 +310,10 @@ def draw(rollout: Rollout, plan: PlanRecord, path: Path) -> None:
     if truth is not None and wanted is not None:
         right.plot(100 * truth[1], 100 * truth[0], "o", color="#1f9e8f", markersize=9, alpha=0.5, label="object")
         right.plot(100 * wanted[1], 100 * wanted[0], "o", color="#8a5fd1", markersize=9, alpha=0.5, label="its goal")
+    low, high = rollout.goal.get("region.low", np.empty(0)), rollout.goal.get("region.high", np.empty(0))
+    if len(low) > 1 and np.isfinite([low[:2], high[:2]]).all():
+        corner, width, height = (100 * low[1], 100 * low[0]), 100 * (high[1] - low[1]), 100 * (high[0] - low[0])
+        right.add_patch(Rectangle(corner, width, height, color="#8a5fd1", alpha=0.25, label="region"))
     right.set(title="the tool's way from above", xlabel="y (cm)", ylabel="x (cm)")
     right.set_aspect("equal", adjustable="datalim")
     right.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))

@@ -117,6 +117,8 @@ def _outcome(rollout: Rollout) -> str:
         words += f" and {outcome['start_distance_cm']:.1f} cm at the start"
     elif "start_distance_cm" in outcome:
         words += f"; the goal is {outcome['start_distance_cm']:.1f} cm away"
+    if "in_region" in outcome:
+        words += f"; the arm ends {'inside' if outcome['in_region'] else 'outside'} the region it was told"
     return words + "."
 
 

@@ -36,6 +36,7 @@ from robots.operator import Operator
 from robots.recorder import Recorder
 from robots.simulated import SimulatedArm
 from robots.viewer import called
+from robots.wanted import make_goal, region_outcome
 from worldmodel.interface import ActionSpace
 
 
@@ -135,8 +136,12 @@ def _drive(
             say=say,
             on_step=recorder,
         )
-    unwritten = _write(folder, recorder.rollout, ending)
-    _tell(folder, recorder.rollout, ending, say)
+    rollout = recorder.rollout
+    if not agent.goal.wishes[0].observations:  # the simulator judges by the scene's goal, which nobody asked for
+        rollout.outcome = {}
+    rollout.outcome |= region_outcome(agent.goal, rollout.final.get("observation.state"))
+    unwritten = _write(folder, rollout, ending)
+    _tell(folder, rollout, ending, say)
     for words in unwritten:
         say(words)
     return Exit.FAULT if unwritten and ending.code is Exit.DONE else ending.code
@@ -192,15 +197,18 @@ def _connect(cfg: DictConfig) -> tuple[Arm, str]:
 
 
 def _goal(cfg: DictConfig, arm: Arm, brain: Brain) -> tuple[tuple[Goal, dict[str, np.ndarray]], str]:
-    if str(cfg.goal) != "scene":
-        goal = picture_goal(str(cfg.goal), arm.observe().observation)
-        return (goal, dict(goal.observations[0])), f"picture {cfg.goal}"
-    if not isinstance(arm, SimulatedArm):
-        raise ValueError("goal=scene needs a simulated arm; give goal=PATH of a picture taken with the arm's camera")
-    seen = {key: value for key, value in arm.goal.items() if key != "simulator.state"}
-    _, distance = arm.judge()
-    found = f"picture from scene {int(cfg.seed)}, {100 * distance:.1f} cm away (the planner sees the picture only)"
-    return (scene_goal(arm.goal, brain.model), {**seen, "picture": arm.goal_picture()}), found
+    def scene() -> tuple[Goal, dict[str, np.ndarray], str]:
+        if not isinstance(arm, SimulatedArm):
+            raise ValueError(
+                "goal=scene needs a simulated arm; give goal=PATH of a picture taken with the arm's camera"
+            )
+        seen = {key: value for key, value in arm.goal.items() if key != "simulator.state"}
+        _, distance = arm.judge()
+        found = f"picture from scene {int(cfg.seed)}, {100 * distance:.1f} cm away (the planner sees the picture only)"
+        return scene_goal(arm.goal, brain.model), {**seen, "picture": arm.goal_picture()}, found
+
+    goal, seen, found = make_goal(plain(cfg), arm.observe().observation, scene)
+    return (goal, seen), found
 
 
 def _way(cfg: DictConfig, arm: Arm, brain: Brain) -> tuple[tuple[Route, Rule], str]:
@@ -298,6 +306,9 @@ def _tell(folder: Path, rollout: Rollout, ending: Ending, say: Callable[[str], N
             f"goal: {word}, {outcome['final_distance_cm']:.1f} cm away after {outcome['start_distance_cm']:.1f} cm at "
             "the start (the simulator's word)"
         )
+    if "in_region" in outcome:
+        away = ", ".join(f"{value:.3f}" for value in outcome["outside_region"])
+        say("region: the arm is inside" if outcome["in_region"] else f"region: the arm is outside, by {away} (m, rad)")
     for fault in ending.faults:
         say(f"fault: {fault}")
     say(f"record: {folder / 'blackbox.jsonl'}" + (f", {folder / 'rollout.rrd'}" if rollout.steps else ""))

@@ -158,6 +158,28 @@ class WorldModel(Protocol):
         ...
 
 
+@runtime_checkable
+class Featured(Protocol):
+    """A brain that shows its features, so that they can be compared otherwise than by `feature_distance`."""
+
+    def features(self, latents: Tensor) -> Tensor | None:
+        """(B, *X, *L) -> (B, *X, D): what `feature_distance` compares, or None where nothing can be shown."""
+        ...
+
+
+@runtime_checkable
+class Proprioceptive(Protocol):
+    """A brain that imagines the arm's own state, so that a goal can be given in numbers; not every brain does."""
+
+    def state(self, latents: Tensor) -> Tensor | None:
+        """(B, *X, *L) -> (B, *X, P): the numbers of `observation.state` in their units, or None where none are known."""
+        ...
+
+    def state_scale(self) -> Tensor:
+        """(P,): how far apart two states are that differ by 1 in each number, in its unit; above 0."""
+        ...
+
+
 class GoalSight(Protocol):
     """How a brain sees a goal while it acts: what it sees on the way may tell it how it misread the goal's pictures."""
 

@@ -111,6 +111,18 @@ class NativeModel:
         wanted = self._like(goal[:, self._features : -1], p)
         return ((p - wanted).abs() * self.networks.get_buffer("readout_trust")).mean(-1)
 
+    def features(self, latents: Tensor) -> Tensor:
+        """The picture's: (B, *X, L) -> (B, *X, D)."""
+        return self._split(latents)[0]
+
+    def state(self, latents: Tensor) -> Tensor:
+        """Proprioception as it is measured: (B, *X, L) -> (B, *X, P)."""
+        return self.networks.physical_state(self._split(latents)[1])
+
+    def state_scale(self) -> Tensor:
+        """How much the state varied in training, (P,)."""
+        return self.networks.get_buffer("state_std")
+
     def propose(self, latent: Tensor, goal: Tensor, n: int, generator: torch.Generator | None = None) -> Tensor:
         """(B, n, K, A) drawn from the goal-conditioned inverse model; the first of the n is the middle of its mode.
 

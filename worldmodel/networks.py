@@ -368,6 +368,10 @@ class Networks(nn.Module):
         """Physical state (..., P) -> zero mean, unit variance."""
         return (state - self.get_buffer("state_mean")) / self.get_buffer("state_std")
 
+    def physical_state(self, normalised: Tensor) -> Tensor:
+        """The inverse of `normalise_state`: (..., P) in physical units."""
+        return self.get_buffer("state_mean") + normalised * self.get_buffer("state_std")
+
 
 def architecture_to_dict(architecture: Architecture) -> dict[str, Any]:
     """For a checkpoint's card."""

@@ -11,7 +11,16 @@ import math
 import torch
 from torch import Tensor
 
-from worldmodel.interface import ActionSpace, GoalSight, Latent, Observation, Watchful, WorldModel
+from worldmodel.interface import (
+    ActionSpace,
+    Featured,
+    GoalSight,
+    Latent,
+    Observation,
+    Proprioceptive,
+    Watchful,
+    WorldModel,
+)
 
 STATE = "observation.state"
 # Where the numbers lie that turn with the world: positions and yaw of the state; pairs of the action.
@@ -56,13 +65,30 @@ class Turned:
         """As the brain's, the arm's pose turned into its frame."""
         if STATE not in observation:
             return self.model.encode(observation)
-        state = torch.as_tensor(observation[STATE]).clone()
+        state = torch.as_tensor(observation[STATE])
         if state.ndim == 2 and state.shape[1] == _STATE_SIZE:  # else the brain says what is wrong with it
-            pivot = state.new_tensor(self.pivot)
-            state[:, :2] = _turned(state[:, :2] - pivot, -self.angle_rad) + pivot
-            yaw = state[:, _YAW] - self.angle_rad
-            state[:, _YAW] = torch.remainder(yaw + math.pi, 2 * math.pi) - math.pi
+            state = self._turned_state(state, -self.angle_rad)
         return self.model.encode({**observation, STATE: state})
+
+    def state(self, latents: Tensor) -> Tensor | None:
+        """What the brain imagines, turned to where the arm is."""
+        state = self.model.state(latents) if isinstance(self.model, Proprioceptive) else None
+        return None if state is None else self._turned_state(state, self.angle_rad)
+
+    def state_scale(self) -> Tensor:
+        """The brain's; both horizontal positions count alike, which a turn mixes."""
+        if not isinstance(self.model, Proprioceptive):
+            raise ValueError(f"{self.model.name} does not imagine the arm's state")
+        scale = self.model.state_scale().clone()
+        scale[:2] = scale[:2].square().mean().sqrt()
+        return scale
+
+    def _turned_state(self, state: Tensor, angle_rad: float) -> Tensor:
+        """States (..., 7), positions turned about the pivot and yaw with them."""
+        pivot = state.new_tensor(self.pivot)
+        place = _turned(state[..., :2] - pivot, angle_rad) + pivot
+        yaw = torch.remainder(state[..., _YAW] + angle_rad + math.pi, 2 * math.pi) - math.pi
+        return torch.cat([place, state[..., 2:_YAW], yaw[..., None], state[..., _YAW + 1 :]], -1)
 
     def predict(self, latent: Latent, actions: Tensor) -> Tensor:
         """As the brain's, for the arm's actions."""
@@ -85,6 +111,10 @@ class Turned:
     def watch(self, goal: Latent) -> GoalSight | None:
         """As the brain does: what was encoded is in its frame already."""
         return self.model.watch(goal) if isinstance(self.model, Watchful) else None
+
+    def features(self, latents: Tensor) -> Tensor | None:
+        """The brain's, where it shows them."""
+        return self.model.features(latents) if isinstance(self.model, Featured) else None
 
     @property
     def name(self) -> str:

@@ -116,6 +116,18 @@ class VJepa2Model:
     def state_distance(self, latents: Tensor, goal: Tensor) -> None:
         """Nothing reads a goal's pose off its picture here."""
 
+    def features(self, latents: Tensor) -> Tensor:
+        """All tokens of a picture in one row: (B, *X, HW + 1, D) -> (B, *X, HW * D)."""
+        return latents[..., :-1, :].flatten(-2)
+
+    def state(self, latents: Tensor) -> Tensor:
+        """The pose as the actions integrate to it: (B, *X, HW + 1, D) -> (B, *X, 7)."""
+        return self.pose(latents)
+
+    def state_scale(self) -> Tensor:
+        """The most that one action changes of it, (7,): the published weights do not say how states vary."""
+        return torch.tensor(self.action_space.high, device=self.device)
+
     def propose(self, latent: Tensor, goal: Tensor, n: int, generator: torch.Generator | None = None) -> None:
         """There is no learned prior."""
 

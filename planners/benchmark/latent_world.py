@@ -63,6 +63,10 @@ class LatentWorld:
         """Mean squared difference: (B, *X, D), (B, D) -> (B, *X)."""
         return (latents - goal.reshape(len(goal), *[1] * (latents.ndim - 2), -1)).square().mean(-1)
 
+    def features(self, latents: Tensor) -> Tensor:
+        """The latent is nothing else."""
+        return latents
+
     def distance(self, latents: Tensor, goal: Tensor) -> Tensor:
         """It knows no other."""
         return self.feature_distance(latents, goal)

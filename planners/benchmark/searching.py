@@ -135,7 +135,9 @@ def make_problems(kind: str, words: Mapping[str, Any], count: int, seed: int) ->
         starts.append(
             model.encode({key: torch.from_numpy(np.array(observation[key]))[None] for key in model.required_keys})
         )
-        goals.append(visible_goal(info["goal"], model.required_keys).encode(model))
+        goal = visible_goal(info["goal"], model.required_keys).encode(model)
+        assert isinstance(goal, Tensor)  # a scene's goal is one picture
+        goals.append(goal)
     env.close()
     objective = make_objective(words["objective"])
     decides = json.dumps([world, dict(config), weights_digest(config)], sort_keys=True)

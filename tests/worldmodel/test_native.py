@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worldmodel.interface import TABLETOP, ActionSpace, WorldModel
+from worldmodel.interface import TABLETOP, ActionSpace, Featured, Proprioceptive, WorldModel
 from worldmodel.networks import Architecture
 
 
@@ -33,6 +33,20 @@ def test_shapes_through_the_whole_interface(model, observation) -> None:
     proposals = model.propose(latent, goal, 6, torch.Generator().manual_seed(0))
     assert proposals.shape == (2, 6, 3, 7)
     assert proposals.abs().max() <= 1
+
+
+def test_it_shows_its_features_and_the_arm_s_state(model, observation) -> None:
+    assert isinstance(model, Featured)
+    assert isinstance(model, Proprioceptive)
+    latent = model.encode(observation)
+    futures = model.predict(latent, torch.zeros(2, 5, 4, 7))
+    assert model.features(futures).shape == (2, 5, 4, 24)
+    squared = (model.features(futures) - model.features(latent)[:, None, None]).square().mean(-1)
+    torch.testing.assert_close(squared, model.feature_distance(futures, latent))
+    assert model.state(futures).shape == (2, 5, 4, 7)
+    told = torch.as_tensor(observation["observation.state"], dtype=torch.float32)
+    torch.testing.assert_close(model.state(latent), told, atol=1e-5, rtol=1e-5)
+    assert (model.state_scale() > 0).all()
 
 
 def test_an_environments_future_does_not_depend_on_its_neighbours(model, observation) -> None:

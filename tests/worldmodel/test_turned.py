@@ -90,6 +90,27 @@ def test_a_goal_picture_needs_no_pose(brain: WorldModel) -> None:
     torch.testing.assert_close(Turned(brain, 1.0).encode(goal), brain.encode(goal))
 
 
+@given(angle=ANGLES)
+@settings(deadline=None, max_examples=20)
+def test_the_state_it_imagines_is_the_arm_s(brain: WorldModel, angle: float) -> None:
+    seen, turned = observation(np.random.default_rng(5)), Turned(brain, angle)
+    state = turned.state(turned.encode(seen))
+    torch.testing.assert_close(state, torch.as_tensor(seen["observation.state"]), atol=1e-4, rtol=1e-4)
+    scale = turned.state_scale()
+    assert scale[0] == scale[1] > 0
+
+
+def test_what_the_brain_does_not_show_neither_does_the_turned_one(brain: WorldModel) -> None:
+    class Opaque:
+        name, action_space = "opaque", brain.action_space
+
+    turned = Turned(Opaque(), 1.0)  # type: ignore[arg-type]
+    assert turned.features(torch.zeros(1, 3)) is None
+    assert turned.state(torch.zeros(1, 3)) is None
+    with pytest.raises(ValueError, match="opaque does not imagine the arm's state"):
+        turned.state_scale()
+
+
 def test_other_actions_cannot_be_turned(brain: WorldModel) -> None:
     class Joints:
         name = "joints"

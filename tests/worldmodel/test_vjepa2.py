@@ -234,6 +234,11 @@ def test_it_is_a_world_model(model: VJepa2Model) -> None:
     assert futures.shape == (2, 3, 4, 5, 24)
     assert model.distance(futures, latent).shape == (2, 3, 4)
     assert torch.equal(model.distance(latent[:, None], latent), torch.zeros(2, 1))
+    # Its published cost is the L1 of what it shows.
+    shown, wanted = model.features(futures), model.features(latent)[:, None, None]
+    torch.testing.assert_close((shown - wanted).abs().mean(-1), model.distance(futures, latent))
+    assert torch.equal(model.state(futures), model.pose(futures))
+    assert model.state_scale().shape == (7,)
 
 
 def test_futures_do_not_depend_on_how_many_are_imagined_together(model: VJepa2Model) -> None:
