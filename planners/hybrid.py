@@ -64,7 +64,7 @@ class Hybrid(CEM):
         starts = self.starts
         batch, _, horizon, size = search.elites.shape
         shape = (batch, starts, horizon, size)
-        floor, ceiling = (bound[:, None].expand(shape).reshape(batch * starts, -1) for bound in (low, high))
+        floor, ceiling = (bound[:, :starts].reshape(batch * starts, -1) for bound in (low, high))
         x = search.elites[:, :starts].reshape(batch * starts, -1)
         cost, slope = (found.reshape(batch * starts, -1) for found in search.slope(x.view(shape)))
         search.end_iteration()
