@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -19,8 +21,11 @@ from planners import (
     Gradient,
     Hybrid,
     Objective,
+    PlanRecord,
     RandomShooting,
+    Rollout,
     Schedules,
+    StepRecord,
     make_planner,
 )
 from tests.planners.conftest import PointMass
@@ -158,6 +163,18 @@ def test_near_the_prior_the_gripper_is_free(point: Any) -> None:
     plan = guided.plan(model, HERE, GOALS[:1], Budget(16, 1), generator=generator())
     assert plan.branch == ("close now",)
     assert (plan.actions[:, :3, :2] - believed[..., :2]).abs().max() < 0.25
+
+
+def test_the_record_knows_the_branch(point: Any, tmp_path: Path) -> None:
+    plan = KINDS["CEM"].plan(point(), HERE, GOALS[:1], Budget(60, 3), generator=generator())
+    action = np.zeros(3, np.float32)
+    bare = StepRecord(0.0, {}, action, action, 1.0)
+    steps = [bare, replace(bare, plan=PlanRecord.of(plan, point()))]
+    read = Rollout({}, {"observation.state": action}, steps).save(tmp_path / "episode")
+    without, with_plan = Rollout.load(read).steps
+    assert without.plan is None
+    assert with_plan.plan is not None
+    assert with_plan.plan.branch == "close now"
 
 
 def test_what_cannot_be_scheduled_is_refused(point: Any) -> None:
