@@ -1,5 +1,6 @@
 """Searching in a brain's imagination: goals, objectives, planners, the receding-horizon agent, the record of it all."""
 
+from planners.branches import Schedules
 from planners.cem import CEM
 from planners.floors import Hold, Prior, RandomActions
 from planners.goal import Goal
@@ -62,6 +63,7 @@ __all__ = [
     "Route",
     "Rule",
     "SamplingPlanner",
+    "Schedules",
     "SmoothnessPenalty",
     "StateDistance",
     "StepRecord",

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from planners.planner import Belief, SamplingPlanner, per_dimension
-from planners.search import Search, best_of
+from planners.belief import Belief, Memory, per_dimension
+from planners.planner import SamplingPlanner
+from planners.search import best_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +22,7 @@ class CEM(SamplingPlanner):
 
     momentum: float = 0.1
 
-    def refit(self, belief: Belief, actions: Tensor, costs: Tensor, search: Search) -> Belief:
+    def refit(self, belief: Belief, actions: Tensor, costs: Tensor, search: Memory) -> Belief:
         """Mean and spread of the elites, moved towards with momentum."""
         elites, elite_costs = best_of(actions, costs, self.elites)
         weights = torch.isfinite(elite_costs).to(elites.dtype)

@@ -80,10 +80,8 @@ class Hybrid(CEM):
         batch, _, horizon, size = search.elites.shape
         shape = (batch, starts, horizon, size)
         spread = per_dimension(self.initial_std, size, "initial_std", low)
-        if self.reach:
-            low = torch.maximum(low, search.rest - self.reach * spread)
-            high = torch.minimum(high, search.rest + self.reach * spread)
-        floor, ceiling = (bound[:, None].expand(shape).reshape(batch * starts, -1) for bound in (low, high))
+        low, high = self._reached(low[:, :starts], high[:, :starts], search.rest[:, None, :1], spread)
+        floor, ceiling = (bound.reshape(batch * starts, -1) for bound in (low, high))
         x = within(search.elites[:, :starts].reshape(batch * starts, -1), floor, ceiling)
         cost, slope = (found.reshape(batch * starts, -1) for found in search.slope(x.view(shape)))
         search.end_iteration()
@@ -118,6 +116,15 @@ class Hybrid(CEM):
             length = torch.where(taken, 1.0, SHORTER * length)
             failed = torch.where(taken, 0.0, failed + 1.0)
             best, best_cost = torch.where(cost < best_cost, x, best), torch.minimum(cost, best_cost)
+
+    def _reached(self, low: Tensor, high: Tensor, rest: Tensor, spread: Tensor) -> tuple[Tensor, Tensor]:
+        """Bounds (B, N, P, A) drawn in to the reach around rest; where that leaves no room they stay."""
+        if not self.reach:
+            return low, high
+        nearer_low = torch.maximum(low, rest - self.reach * spread)
+        nearer_high = torch.minimum(high, rest + self.reach * spread)
+        room = nearer_low <= nearer_high
+        return torch.where(room, nearer_low, low), torch.where(room, nearer_high, high)
 
 
 def within(x: Tensor, floor: Tensor, ceiling: Tensor) -> Tensor:

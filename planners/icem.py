@@ -7,10 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from planners.belief import Belief, Memory
 from planners.cem import CEM
 from planners.plan import Budget
-from planners.planner import Belief
-from planners.search import Search
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +40,7 @@ class ICEM(CEM):
         mixing = (ripple / ripple.square().sum().sqrt())[(steps[:, None] - steps) % horizon]
         return torch.einsum("hk,snka->snha", mixing, white)
 
-    def refit(self, belief: Belief, actions: Tensor, costs: Tensor, search: Search) -> Belief:
+    def refit(self, belief: Belief, actions: Tensor, costs: Tensor, search: Memory) -> Belief:
         """Fit to the best of all iterations so far."""
         return self.towards(belief, search.elites, torch.isfinite(search.elite_costs).to(actions.dtype))
 

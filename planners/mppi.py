@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from planners.belief import Belief, Memory
 from planners.cem import CEM
-from planners.planner import Belief
-from planners.search import Search, best_of
+from planners.search import best_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ class MPPI(CEM):
     temperature: float = 0.5
     momentum: float = 0.0
 
-    def refit(self, belief: Belief, actions: Tensor, costs: Tensor, search: Search) -> Belief:
+    def refit(self, belief: Belief, actions: Tensor, costs: Tensor, search: Memory) -> Belief:
         """Weighted mean and spread of the elites."""
         elites, elite_costs = best_of(actions, costs, self.elites)
         best, sound = elite_costs[:, :1], torch.isfinite(elite_costs)

@@ -50,6 +50,7 @@ class Plan:
         stopped: why the search ended, in words.
         out_of_time: whether the deadline ended it.
         discarded: futures that were not finite, over the whole batch.
+        branch: the gripper's schedule that each environment's actions follow, in words; None where none were searched.
     """
 
     actions: Tensor
@@ -66,6 +67,7 @@ class Plan:
     stopped: str
     out_of_time: bool
     discarded: int
+    branch: tuple[str, ...] | None = None
 
     def remaining(self, executed: int = 1) -> Tensor:
         """What is left of the actions after `executed` steps, (B, H - executed, A): the next search's warm start."""

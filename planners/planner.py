@@ -2,6 +2,9 @@
 
 One iteration draws S action sequences, imagines them, and fits the belief about good actions to the best of them. All
 environments of a batch search with the same noise, so a problem's plan does not depend on who else is in the batch.
+
+What is drawn are P points, which a curve makes H actions of; unless a setting says otherwise every action is its own
+point. Where a gripper's schedules are searched, an environment is searched once for each, side by side as rows.
 """
 
 from __future__ import annotations
@@ -10,22 +13,23 @@ import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
+from planners.belief import Belief, Memory, confined, per_dimension, prior_belief, proposals, warm_mean
+from planners.branches import Branches, Schedules
+from planners.curves import Curve, check_curve, make_curve
 from planners.goal import Goal
 from planners.objectives import Objective, default_objective
 from planners.plan import Budget, Plan
 from planners.search import Search
-from planners.targets import Aimed, Targets, matched
+from planners.targets import Aimed, matched
 from worldmodel.interface import Latent, WorldModel
 
-# Draws by which the prior's middle and spread are known.
-PRIOR_DRAWS = 64
-PRIOR_NEAREST = 16
+# Whose plan a search begins with.
+BEFORE, PROPOSED = "as before", "as proposed"
 
 
 class Planner(ABC):
@@ -55,13 +59,6 @@ class Planner(ABC):
         """
 
 
-class Belief(NamedTuple):
-    """Where good actions are thought to be: a Gaussian per step and dimension, both (B, H, A)."""
-
-    mean: Tensor
-    std: Tensor
-
-
 @dataclass(frozen=True, kw_only=True)
 class SamplingPlanner(Planner):
     """Warm start, population, chunks, bounds, NaN, deadline: the same for every algorithm.
@@ -79,6 +76,10 @@ class SamplingPlanner(Planner):
         elites: how many of the best futures an algorithm looks at, and a plan reports.
         trusted: a future that the brain doubts more than this somewhere (1 is its calibrated error on held-out data) is not
             chosen; where all are doubted more, the plan is to hold, and says so. None trusts all.
+        repeat: each action that is searched is held for so many steps; the last for what is left of the horizon.
+        knots: search only so many points, and the plan is the curve through them; null searches every action.
+        spline: what kind of curve, linear or cubic.
+        schedules: a gripper's schedules, each searched as a branch beside the others; null searches it like all else.
         memory_mb: futures are imagined in chunks that keep the latents below this.
         clock: seconds; only for the deadline and the report.
     """
@@ -91,6 +92,10 @@ class SamplingPlanner(Planner):
     within_prior: float = 0.0
     elites: int = 16
     trusted: float | None = None
+    repeat: int = 1
+    knots: int | None = None
+    spline: str = "linear"
+    schedules: Schedules | None = None
     memory_mb: float = 256.0
     clock: Callable[[], float] = field(default=time.perf_counter, repr=False)
 
@@ -105,6 +110,7 @@ class SamplingPlanner(Planner):
             raise ValueError(f"trusted is {self.trusted}; it must be above 0, or null to trust all")
         if not (self.within_prior >= 0 and math.isfinite(self.within_prior)):
             raise ValueError(f"within_prior is {self.within_prior}; it is a number of spreads, 0 or more")
+        check_curve(self.horizon, self.repeat, self.knots, self.spline)
 
     # -- what an algorithm adds ------------------------------------------------------------------------------------
 
@@ -113,7 +119,7 @@ class SamplingPlanner(Planner):
         return belief.mean[:, None] + belief.std[:, None] * self.noise(belief, n, generator)
 
     @abstractmethod
-    def refit(self, belief: Belief, actions: Tensor, costs: Tensor, search: Search) -> Belief:
+    def refit(self, belief: Belief, actions: Tensor, costs: Tensor, search: Memory) -> Belief:
         """A better belief from a population (B, S, H, A) and its costs (B, S), infinite where not to be trusted."""
 
     def populations(self, budget: Budget) -> list[int]:
@@ -121,7 +127,7 @@ class SamplingPlanner(Planner):
         return [budget.samples] * budget.iterations
 
     def descend(self, search: Search, low: Tensor, high: Tensor, futures: int) -> None:
-        """What an algorithm does with the futures its populations left, within bounds (B, H, A); most do nothing."""
+        """What an algorithm does with the futures its populations left, within bounds (B, elites, H, A); most do nothing."""
 
     # -- the search ------------------------------------------------------------------------------------------------
 
@@ -142,40 +148,56 @@ class SamplingPlanner(Planner):
         if generator is None:
             generator = torch.Generator(device=latent.device).manual_seed(0)
         rest = resting_action(model, latent.device)
+        column = None if self.schedules is None else self.schedules.column(model)
+        curve = replace(make_curve(self.horizon, self.repeat, self.knots, self.spline), stepped=column)
         with torch.inference_mode():
             deadline = math.inf if budget.deadline_ms is None else began + budget.deadline_ms / 1000
+            still = rest.expand(len(latent), self.horizon, size)
+            belief, low, high, known = self._begin(model, latent, goal, warm_start, rest, generator)
+            if known == PROPOSED and not curve.same:
+                curve = curve.kept_within(low, high)
+            belief = Belief(curve.fit(belief.mean), curve.at_points(belief.std))
+            anchors = [belief.mean[:, None]]
+            if known == BEFORE:
+                anchors.append(curve.at_points(still)[:, None])
             search = Search(
-                model, latent, goal, self.objective, rest.expand(len(latent), self.horizon, size),
+                model, latent, goal, self.objective, still,
                 keep=self.elites, memory_mb=self.memory_mb, deadline=deadline, clock=self.clock,
-                trusted=math.inf if self.trusted is None else self.trusted,
+                trusted=math.inf if self.trusted is None else self.trusted, curve=curve,
             )  # fmt: skip
-            mean = self._warm_start(warm_start, rest, len(latent))
-            spread = per_dimension(self.initial_std, size, "initial_std", mean)
-            belief = Belief(mean, spread.expand_as(mean))
-            anchors = [mean[:, None], search.rest[:, None]] if warm_start is not None else [mean[:, None]]
-            low, high = -torch.ones_like(mean), torch.ones_like(mean)
-            prior = self._prior(model, latent, goal, generator) if self.within_prior else None
-            if prior is not None:
-                belief, low, high = self._confined(belief, prior)
-                anchors = [belief.mean[:, None]]
+            branches = Branches()
+            if self.schedules is not None and column is not None:
+                plans = None if known is None else (known, belief.mean)
+                branches = self.schedules.begin(column, curve, still, plans, keep=self.elites)
             populations = self.populations(budget)
-            for index, n in enumerate(populations):
-                actions = self._population(model, latent, goal, belief, n, anchors, generator)
-                actions = actions.clamp(low[:, None], high[:, None])
-                costs = search.evaluate(actions)
+            belief, low, high = branches.rows(belief, curve.at_points(low), curve.at_points(high), populations[0])
+            anchors = [branches.spread(anchor) for anchor in anchors]
+
+            def propose(n: int) -> Tensor | None:
+                found = proposals(model, latent, goal, n, generator)
+                return None if found is None else branches.spread(found)
+
+            spare = 0
+            for n, following in zip(populations, [*populations[1:], 0], strict=True):
+                each, spare = divmod(n + spare, branches.count)
+                points = self._population(belief, each, anchors, propose, curve, generator)
+                points = points.clamp(low[:, None], high[:, None])
+                costs = branches.part(search.evaluate(branches.join(points)))
                 if not search.out_of_time:
-                    belief = self.refit(belief, actions, costs, search)
+                    belief = self.refit(belief, points, *branches.learn(points, costs, self.elites, search))
+                    belief, low, high = branches.narrow(following + spare if following else 1, belief, low, high)
                     anchors = [belief.mean[:, None]]
                     # The belief's own middle is often better than any sample: in the end one more future tells.
-                    if index == len(populations) - 1:
-                        search.evaluate(anchors[0].clamp(low[:, None], high[:, None]))
+                    if not following:
+                        last = [*anchors, self.sample(belief, spare, generator)] if spare else anchors
+                        search.evaluate(torch.cat(last, 1).clamp(low[:, None], high[:, None]))
                 search.end_iteration()
                 if search.out_of_time:
                     break
             left = budget.futures - sum(populations)
             if left and not search.out_of_time:
-                self.descend(search, low, high, left)
-        return search.to_plan(began, budget.futures + 1)
+                self.descend(search, branches.of_elites(low, search), branches.of_elites(high, search), left)
+        return branches.named(search.to_plan(began, budget.futures + 1), curve)
 
     def noise(self, belief: Belief, n: int, generator: torch.Generator) -> Tensor:
         """Standard normal (1, n, H, A), the same for every environment."""
@@ -183,113 +205,50 @@ class SamplingPlanner(Planner):
         drawn = torch.randn(1, n, horizon, size, generator=generator, device=generator.device)
         return drawn.to(belief.mean.device)
 
-    def _population(
+    def _begin(
         self,
         model: WorldModel,
         latent: Tensor,
         goal: Aimed,
+        warm_start: Tensor | None,
+        rest: Tensor,
+        generator: torch.Generator,
+    ) -> tuple[Belief, Tensor, Tensor, str | None]:
+        """The first belief, its bounds (B, H, A), and whose plan its middle is: the last one's, the prior's or nobody's."""
+        mean = warm_mean(warm_start, rest, len(latent), self.horizon)
+        spread = per_dimension(self.initial_std, mean.shape[-1], "initial_std", mean)
+        belief = Belief(mean, spread.expand_as(mean))
+        if self.within_prior:
+            prior = prior_belief(model, latent, goal, self.horizon, generator)
+            if prior is not None:
+                return *confined(belief, prior, self.within_prior), PROPOSED
+        return belief, -torch.ones_like(mean), torch.ones_like(mean), None if warm_start is None else BEFORE
+
+    def _population(
+        self,
         belief: Belief,
         n: int,
         anchors: list[Tensor],
+        propose: Callable[[int], Tensor | None],
+        curve: Curve,
         generator: torch.Generator,
     ) -> Tensor:
-        """(B, n, H, A) within bounds: the anchors, what the prior proposes, and the rest drawn from the belief."""
+        """(B, n, P, A): the anchors, what the prior proposes, and the rest drawn from the belief."""
         parts = anchors[:n]
         drawn = self.sample(belief, n - len(parts), generator)
         wanted = min(round(self.proposal_share * n), drawn.shape[1])
-        proposals = self._proposals(model, latent, goal, wanted, generator) if wanted else None
-        if proposals is not None:
+        proposed = propose(wanted) if wanted else None
+        if proposed is not None:
             # A shorter proposal is continued by the belief, so that the rest of the horizon is searched too.
-            steps = min(proposals.shape[2], self.horizon)
-            believed, proposed = drawn[:, :wanted, :steps], proposals[:, :, :steps].to(drawn.dtype)
-            drawn[:, :wanted, :steps] = torch.where(torch.isfinite(proposed), proposed, believed)
+            steps = min(proposed.shape[2], self.horizon)
+            actions = curve.expand(drawn[:, :wanted]).clone()
+            proposed = proposed[:, :, :steps].to(drawn.dtype)
+            actions[:, :, :steps] = torch.where(torch.isfinite(proposed), proposed, actions[:, :, :steps])
+            drawn[:, :wanted] = curve.fit(actions)
         return torch.cat([*parts, drawn], 1)
-
-    def _prior(self, model: WorldModel, latent: Tensor, goal: Aimed, generator: torch.Generator) -> Belief | None:
-        """What the prior proposes first, as a belief over its own steps (B, K, A).
-
-        A prior may weigh several things to do against each other. Their mean may be none of them, so the spread is that of
-        the draws nearest to the first one.
-        """
-        if isinstance(goal, Targets):
-            if not goal.pictured and goal.most:
-                raise ValueError("within_prior wants a goal picture for every environment, or for none")
-            # Around one middle: of several pictures, that of the nearest.
-            goal = goal if (nearest := goal.heading(model, latent)) is None else nearest
-        proposals = self._proposals(model, latent, goal, PRIOR_DRAWS, generator)
-        if proposals is None or not torch.isfinite(proposals).all():
-            return None
-        away = (proposals[:, 1:, : self.horizon] - proposals[:, :1, : self.horizon]).float()
-        nearest = away.square().sum((-2, -1)).topk(PRIOR_NEAREST, largest=False).indices
-        rows = torch.arange(len(away), device=away.device)[:, None]
-        return Belief(proposals[:, 0, : self.horizon].float(), away[rows, nearest].square().mean(1).sqrt())
-
-    def _confined(self, belief: Belief, prior: Belief) -> tuple[Belief, Tensor, Tensor]:
-        """The belief begun at the prior, and bounds (B, H, A) around it; beyond the prior's steps all stays open."""
-        steps = prior.mean.shape[1]
-        mean, std = belief.mean.clone(), belief.std.clone()
-        low, high = -torch.ones_like(mean), torch.ones_like(mean)
-        reach = self.within_prior * prior.std
-        mean[:, :steps], std[:, :steps] = prior.mean, torch.minimum(0.5 * reach, std[:, :steps])
-        low[:, :steps] = (prior.mean - reach).clamp(-1.0, 1.0)
-        high[:, :steps] = (prior.mean + reach).clamp(-1.0, 1.0)
-        return Belief(mean, std), low, high
-
-    def _proposals(
-        self, model: WorldModel, latent: Tensor, goal: Aimed, n: int, generator: torch.Generator
-    ) -> Tensor | None:
-        """What the prior proposes, (B, n, K, A): each environment is asked alone and with the same noise.
-
-        Of several pictures of a goal each is asked for its part; who has none is proposed nothing: NaN.
-        """
-        seed = int(torch.randint(2**62, (1,), generator=generator, device=generator.device))
-        rows: list[Tensor | None] = []
-        for b in range(len(latent)):
-            here = latent[b : b + 1]
-            wanted = goal.each[b].pictures if isinstance(goal, Targets) else (goal[b : b + 1],)
-            parts = []
-            for number, one in enumerate(wanted):
-                share = n // len(wanted) + (number < n % len(wanted))
-                if not share:
-                    continue
-                noise = torch.Generator(device=generator.device).manual_seed(seed)
-                row = model.propose(here, one, share, noise)
-                if row is None:
-                    return None
-                parts.append(row)
-            rows.append(torch.cat(parts, 1) if len(parts) > 1 else parts[0] if parts else None)
-        known = next((row for row in rows if row is not None), None)
-        if known is None:
-            return None
-        return torch.cat([torch.full_like(known, math.nan) if row is None else row for row in rows])
-
-    def _warm_start(self, warm_start: Tensor | None, rest: Tensor, batch: int) -> Tensor:
-        """The first mean (B, H, A): the rest of the last plan, then rest."""
-        mean = rest.repeat(batch, self.horizon, 1)
-        if warm_start is None:
-            return mean
-        if warm_start.ndim != 3 or warm_start.shape[0] != batch or warm_start.shape[2] != rest.shape[-1]:
-            raise ValueError(
-                f"warm_start should be ({batch}, steps, {rest.shape[-1]}); its shape is {tuple(warm_start.shape)}"
-            )
-        if not torch.isfinite(warm_start).all():
-            raise ValueError("warm_start has NaN or infinity; start without one")
-        steps = min(warm_start.shape[1], self.horizon)
-        mean[:, :steps] = warm_start[:, :steps].to(mean).clamp(-1.0, 1.0)
-        return mean
 
 
 def resting_action(model: WorldModel, device: torch.device) -> Tensor:
     """The action (1, 1, A) in [-1, 1] that moves nothing: zero in physical units."""
     zero = torch.zeros(1, 1, model.action_space.size, device=device)
     return model.action_space.to_unit(zero).clamp(-1.0, 1.0)
-
-
-def per_dimension(value: float | Sequence[float], size: int, name: str, like: Tensor) -> Tensor:
-    """One number or one per action dimension -> (A,)."""
-    numbers = [float(value)] * size if isinstance(value, (int, float)) else [float(v) for v in value]
-    if len(numbers) != size:
-        raise ValueError(f"{name} has {len(numbers)} numbers, the action {size}; give one number or one per dimension")
-    if not all(math.isfinite(v) and v >= 0 for v in numbers):
-        raise ValueError(f"{name} is {numbers}; a spread is finite and not negative")
-    return like.new_tensor(numbers)

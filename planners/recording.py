@@ -330,6 +330,8 @@ def _log_step(recording: rr.RecordingStream, step: StepRecord) -> None:
         _clear_plan(recording)
         return
     plan = step.plan
+    if plan.branch is not None:
+        recording.log("events", rr.TextLog(f"gripper: {plan.branch}", level="DEBUG"))
     if STATE in step.observation:
         _log_paths(recording, plan, step.observation[STATE][:3])
     if plan.frames is not None:

@@ -7,6 +7,7 @@ import importlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from planners.branches import Schedules
 from planners.cem import CEM
 from planners.floors import Floor, Hold, Prior, RandomActions
 from planners.gradient import Gradient
@@ -61,6 +62,9 @@ def make_planner(config: Mapping[str, Any], objective: Mapping[str, Any] | None 
         raise ValueError(f"no planner is called {word!r}{nearest(word, PLANNERS)}")
     if objective is not None and not issubclass(kind, Floor):
         settings["objective"] = make_objective(objective)
+    if isinstance(settings.get("schedules"), Mapping):
+        schedules = {str(key): _plain(value) for key, value in settings["schedules"].items()}
+        settings["schedules"] = _build(Schedules, schedules, f"schedules of planner {word}")
     return _build(kind, settings, f"planner {word}")
 
 
@@ -110,4 +114,4 @@ def _own(word: str) -> type[Planner]:
 
 def _plain(value: Any) -> Any:
     """Lists of a config as tuples, so that a planner is what its fields say."""
-    return value if isinstance(value, str) or not hasattr(value, "__iter__") else tuple(value)
+    return value if isinstance(value, str | Mapping) or not hasattr(value, "__iter__") else tuple(value)

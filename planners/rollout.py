@@ -52,6 +52,7 @@ class PlanRecord:
         plan_ms: wall time of the search.
         stopped: why it ended.
         held: whether it is to hold.
+        branch: the gripper's schedule that it follows, in words; None where none were searched.
     """
 
     actions: np.ndarray
@@ -68,6 +69,7 @@ class PlanRecord:
     plan_ms: float
     stopped: str
     held: bool
+    branch: str | None = None
 
     @classmethod
     def of(cls, plan: Plan, model: WorldModel, environment: int = 0, *, frames: bool = True) -> PlanRecord:
@@ -89,6 +91,7 @@ class PlanRecord:
             plan_ms=plan.plan_ms,
             stopped=plan.stopped,
             held=bool(plan.held[b]),
+            branch=None if plan.branch is None else plan.branch[b],
         )
 
 
@@ -225,6 +228,7 @@ class Rollout:
             if step.plan is not None:
                 row |= {name: getattr(step.plan, name) for name in _PLAN_NUMBERS}
                 row |= {f"term.{name}": value for name, value in step.plan.terms.items()}
+                row |= {} if step.plan.branch is None else {"branch": step.plan.branch}
             rows.append(row)
         names = list(dict.fromkeys(["step", *(name for row in rows for name in row)]))
         return pa.table({name: [row.get(name) for row in rows] for name in names})
@@ -232,7 +236,7 @@ class Rollout:
 
 _PLAN_ARRAYS = ("actions", "elites", "elite_costs", "cost_per_iteration", "imagined", "frames", "uncertainty")
 _PLAN_NUMBERS = ("cost", "futures", "discarded", "plan_ms", "stopped", "held")
-assert {f.name for f in fields(PlanRecord)} == {*_PLAN_ARRAYS, *_PLAN_NUMBERS, "terms"}
+assert {f.name for f in fields(PlanRecord)} == {*_PLAN_ARRAYS, *_PLAN_NUMBERS, "terms", "branch"}
 
 
 def _step_from(row: Mapping[str, Any], arrays: Arrays) -> StepRecord:
@@ -245,6 +249,7 @@ def _step_from(row: Mapping[str, Any], arrays: Arrays) -> StepRecord:
             **{name: kept[name] for name in _PLAN_ARRAYS if name not in ("frames", "uncertainty")},
             **{name: row[name] for name in _PLAN_NUMBERS},
             terms=_named(row, "term."),
+            branch=row.get("branch"),
         )
     return StepRecord(
         time_s=row["time_s"],

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from planners.curves import Curve, make_curve
 from planners.objectives import Objective
 from planners.plan import Plan
 from planners.targets import Aimed, aimed, judge
@@ -34,9 +35,10 @@ class Search:
         deadline: when to stop, in the clock's seconds; infinite for never.
         clock: seconds.
         trusted: a future that the brain doubts more than this somewhere (1 is the calibrated quantile) is not chosen.
+        curve: what makes actions (.., H, A) of the points (.., P, A) that are searched; None where they are the same.
 
     Attributes:
-        elites: (B, keep, H, A) the best action sequences seen, best first; `elite_costs` (B, keep) belongs to them.
+        elites: (B, keep, P, A) the best points seen, best first; `elite_costs` (B, keep) belongs to them.
         out_of_time: whether the deadline has ended the search.
     """
 
@@ -53,18 +55,20 @@ class Search:
         deadline: float,
         clock: Callable[[], float],
         trusted: float = math.inf,
+        curve: Curve | None = None,
     ) -> None:
         self.rest = rest
         self.out_of_time = False
         self._model, self._latent, self._goal, self._objective = model, latent, goal, aimed(objective, goal)
         self._deadline, self._clock = deadline, clock
         self._trusted = trusted
+        self._curved = curve or make_curve(rest.shape[1])
         batch, horizon, _ = rest.shape
         bytes_per_future = batch * horizon * latent[0].numel() * latent.element_size()
         self._chunk = max(1, int(memory_mb * _MEBIBYTE) // bytes_per_future)
         if deadline < math.inf:
             self._chunk = min(self._chunk, _FUTURES_BETWEEN_LOOKS)
-        self.elites = rest[:, None].repeat(1, keep, 1, 1)
+        self.elites = self._curved.at_points(rest)[:, None].repeat(1, keep, 1, 1)
         self.elite_costs = rest.new_full((batch, keep), math.inf)
         self._actions = rest.clone()
         self._cost = rest.new_full((batch,), math.inf)
@@ -77,7 +81,7 @@ class Search:
         self._slowest_chunk_s = self._slowest_slope_s = 0.0
 
     def evaluate(self, actions: Tensor) -> Tensor:
-        """Costs (B, S) of the futures of actions (B, S, H, A); infinite where unsound or where time ran out."""
+        """Costs (B, S) of the futures of points (B, S, P, A); infinite where unsound or where time ran out."""
         costs = actions.new_full(actions.shape[:2], math.inf)
         for start in range(0, actions.shape[1], self._chunk):
             began = self._clock()
@@ -94,7 +98,7 @@ class Search:
         return costs
 
     def slope(self, actions: Tensor) -> tuple[Tensor, Tensor]:
-        """Costs (B, S) and their gradients (B, S, H, A); a gradient counts as two more futures.
+        """Costs (B, S) of points (B, S, P, A) and their gradients, of the same shape; a gradient counts as two more futures.
 
         Where a future is unsound its gradient is zero.
         """
@@ -142,7 +146,7 @@ class Search:
             actions=self._actions.clone(),
             cost=self._cost.clone(),
             terms={name: value.clone() for name, value in self._terms.items()},
-            elites=self.elites[:, :keep].clone(),
+            elites=self._curved.expand(self.elites[:, :keep]).clone(),
             elite_costs=self.elite_costs[:, :keep].clone(),
             cost_per_iteration=torch.stack(self._curve, 1),
             imagined=self._imagined.clone(),
@@ -158,19 +162,21 @@ class Search:
     # -- inside ----------------------------------------------------------------------------------------------------
 
     def _judge(self, actions: Tensor) -> Tensor:
-        """Imagine a chunk (B, C, H, A), keep its best where it beats the best so far; costs (B, C)."""
+        """Imagine a chunk (B, C, P, A), keep its best where it beats the best so far; costs (B, C)."""
+        actions = self._curved.expand(actions)
         latents = self._model.predict(self._latent, actions)
         terms = judge(self._objective, self._model, latents, actions, self._goal, self._latent)
         return self._keep(actions, latents, terms)
 
     def _judge_with_slope(self, actions: Tensor) -> tuple[Tensor, Tensor]:
-        """The same, with the gradients (B, C, H, A)."""
+        """The same, with the gradients (B, C, P, A)."""
         # What is made in inference mode cannot be differentiated; copies made outside can.
         with torch.inference_mode(False), torch.enable_grad():
             varied = actions.clone().requires_grad_()
-            latents = self._model.predict(self._latent.clone(), varied)
+            actions = self._curved.expand(varied)
+            latents = self._model.predict(self._latent.clone(), actions)
             goal = self._goal.clone() if isinstance(self._goal, Tensor) else self._goal
-            terms = judge(self._objective, self._model, latents, varied, goal, self._latent.clone())
+            terms = judge(self._objective, self._model, latents, actions, goal, self._latent.clone())
             total = torch.stack(list(terms.values())).sum(0)
             if not total.requires_grad:
                 raise ValueError(
@@ -178,7 +184,7 @@ class Search:
                 )
             # Rows do not touch each other, so the sum's gradient holds every row's own.
             (gradient,) = torch.autograd.grad(total.sum(), varied)
-        cost = self._keep(actions, latents.detach(), {name: value.detach() for name, value in terms.items()})
+        cost = self._keep(actions.detach(), latents.detach(), {name: value.detach() for name, value in terms.items()})
         sound = torch.isfinite(cost) & torch.isfinite(gradient).all(-1).all(-1)
         return cost, torch.where(sound[..., None, None], gradient.to(actions.dtype), 0.0)
 

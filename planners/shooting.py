@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from planners.planner import Belief, SamplingPlanner
-from planners.search import Search
+from planners.belief import Belief, Memory
+from planners.planner import SamplingPlanner
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +21,6 @@ class RandomShooting(SamplingPlanner):
         drawn = torch.rand(1, n, horizon, size, generator=generator, device=generator.device)
         return (2.0 * drawn - 1.0).to(belief.mean.device).repeat(batch, 1, 1, 1)
 
-    def refit(self, belief: Belief, actions: Tensor, costs: Tensor, search: Search) -> Belief:
+    def refit(self, belief: Belief, actions: Tensor, costs: Tensor, search: Memory) -> Belief:
         """The best so far becomes the one to beat."""
         return Belief(search.elites[:, 0], belief.std)
