@@ -158,8 +158,12 @@ class SamplingPlanner(Planner):
                 anchors = [belief.mean[:, None]]
             populations = self.populations(budget)
             for index, n in enumerate(populations):
-                actions = self._population(model, latent, goal, belief, n, anchors, generator)
-                actions = actions.clamp(low[:, None], high[:, None])
+                if index and not search.pace.allows("population"):
+                    search.out_of_time = True
+                    break
+                with search.pace.work("population"):
+                    actions = self._population(model, latent, goal, belief, n, anchors, generator)
+                    actions = actions.clamp(low[:, None], high[:, None])
                 costs = search.evaluate(actions)
                 if not search.out_of_time:
                     belief = self.refit(belief, actions, costs, search)
