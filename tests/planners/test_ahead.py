@@ -21,7 +21,8 @@ Observe = Callable[..., dict[str, np.ndarray]]
 
 def drive(agent: MPC, observe: Observe, steps: int, place: Any = (0.0, 0.0, 0.0)) -> tuple[np.ndarray, np.ndarray]:
     """The places (steps + 1, 3) the point is led through, and the actions (steps, 3)."""
-    places, actions = [np.array(place, np.float32)], []
+    places: list[np.ndarray] = [np.array(place, np.float32)]
+    actions = []
     for _ in range(steps):
         action = agent.act(observe(*places[-1]))
         actions.append(action)
@@ -60,7 +61,8 @@ class ByHand(Executor):
 @pytest.mark.parametrize("delay", [1, 2, 3])
 def test_a_plan_begins_where_the_brain_expected_to_be(point: Any, observe: Observe, delay: int) -> None:
     agent = Ahead(point(), PLANNER, goal(observe), BUDGET, delay=delay)
-    places, actions = [np.zeros(3, np.float32)], []
+    places: list[np.ndarray] = [np.zeros(3, np.float32)]
+    actions = []
     for step in range(4 * delay):
         action = agent.act(observe(*places[-1]))
         if step < delay:
