@@ -1,5 +1,7 @@
 """Searching in a brain's imagination: goals, objectives, planners, the receding-horizon agent, the record of it all."""
 
+from planners.ahead import Ahead
+from planners.background import Background
 from planners.branches import Schedules
 from planners.cem import CEM
 from planners.floors import Hold, Prior, RandomActions
@@ -38,6 +40,8 @@ __all__ = [
     "MPC",
     "MPPI",
     "ActionPenalty",
+    "Ahead",
+    "Background",
     "Budget",
     "FeatureDistance",
     "Finder",

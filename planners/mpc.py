@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,6 +17,40 @@ from planners.progress import Rule
 from planners.targets import Aimed, matched
 from planners.waypoints import Aim, Route, Waypoints
 from worldmodel.interface import WorldModel
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What can be seen of B environments.
+
+    Attributes:
+        observed: of those N that can be planned for, each (N, ...).
+        rows: which they are.
+        batch: B.
+        blind: why the others cannot be planned for.
+    """
+
+    observed: Mapping[str, Tensor]
+    rows: tuple[int, ...]
+    batch: int
+    blind: Mapping[int, str]
+
+
+@dataclass(frozen=True)
+class Thought:
+    """What one search came to.
+
+    Attributes:
+        plan: for N environments.
+        rows: which they are.
+        asked: the latents it began at and the goals, both (N, *L).
+        words: what happened on their ways, by environment.
+    """
+
+    plan: Plan
+    rows: tuple[int, ...]
+    asked: tuple[Tensor, Aimed]
+    words: Mapping[int, Sequence[str]]
 
 
 class MPC:
@@ -80,7 +115,7 @@ class MPC:
     def reset(self) -> None:
         """Forget the last plan and start the noise again from the seed."""
         self._generator.manual_seed(self.seed)
-        self._warm_start: Tensor | None = None
+        self._before: Tensor | None = None
         self._aim.forget()
         if self._way is not None:
             self._way.begin()
@@ -88,6 +123,7 @@ class MPC:
         self.asked: tuple[Tensor, Aimed] | None = None
         self.planned: tuple[int, ...] = ()
         self.holds: dict[int, str] = {}
+        self._words: Mapping[int, Sequence[str]] = {}
 
     def act(self, observation: Mapping[str, object]) -> np.ndarray:
         """One observation -> the action (A,) float32 in physical units."""
@@ -99,23 +135,17 @@ class MPC:
         Raises:
             ObservationError: an observation lacks a key or has the wrong form. (NaN in it makes its environment hold.)
         """
-        self.holds = {}
-        sound = []
-        for index, observation in enumerate(observations):
-            try:
-                to_batch(observation, self.model.required_keys)
-                sound.append(index)
-            except NotFiniteError as error:
-                self.holds[index] = str(error)
-        self.planned, self.last_plan, self.asked = tuple(sound), None, None
-        if self._way is not None:
-            self._way.events = {}
-        actions = np.zeros((len(observations), self.model.action_space.size), np.float32)
-        if not sound:
+        seen = self._look(observations)
+        self.holds = dict(seen.blind)
+        self.planned, self.last_plan, self.asked, self._words = seen.rows, None, None, {}
+        actions = np.zeros((seen.batch, self.model.action_space.size), np.float32)
+        if not seen.rows:
             return actions
-        plan = self._plan([observations[index] for index in sound], len(observations))
+        thought = self._think(seen)
+        plan = thought.plan
+        self.last_plan, self.asked, self._words = plan, thought.asked, thought.words
         first = self.model.action_space.to_physical(plan.actions[:, 0]).cpu().numpy()
-        for row, index in enumerate(sound):
+        for row, index in enumerate(seen.rows):
             if plan.held[row]:
                 self.holds[index] = plan.stopped
             else:
@@ -124,7 +154,7 @@ class MPC:
 
     def events(self, environment: int = 0) -> tuple[str, ...]:
         """What was remarkable about the last decision, in words; usually nothing."""
-        way = self._way.events.get(environment, []) if self._way is not None else []
+        way = self._words.get(environment, ())
         if environment in self.holds:
             return (f"holding: {self.holds[environment]}", *way)
         plan, words = self.last_plan, [*way]
@@ -134,33 +164,58 @@ class MPC:
             words.append(plan.stopped)
         return tuple(words)
 
-    def _plan(self, observations: Sequence[Mapping[str, object]], batch: int) -> Plan:
-        """Plan for the sound environments and keep what remains of the plans for the next time."""
-        seen = to_batch(observations, self.model.required_keys)
+    def _look(self, observations: Sequence[Mapping[str, object]]) -> Sight:
+        """The door: what can be seen, copied, and which environments cannot be planned for."""
+        sound, blind = [], {}
+        for index, observation in enumerate(observations):
+            try:
+                to_batch(observation, self.model.required_keys)
+                sound.append(index)
+            except NotFiniteError as error:
+                blind[index] = str(error)
+        seen = to_batch([observations[index] for index in sound], self.model.required_keys) if sound else {}
         observed = {key: torch.from_numpy(value) for key, value in seen.items()}
-        latent = self.model.encode(observed)
-        rows = list(self.planned)
-        before = self._warm_start
+        return Sight(observed, tuple(sound), len(observations), blind)
+
+    def _think(self, seen: Sight, *, executed: int = 1, promised: Tensor | None = None) -> Thought:
+        """Plan for the environments that can be seen, and keep the plans to begin the next search with.
+
+        Args:
+            seen: what they show now.
+            executed: so many steps of the last plan will have been carried out when this one begins.
+            promised: (N, P, A) in [-1, 1] what they will do before this plan begins; none begins at once.
+        """
+        latent = self.model.encode(seen.observed)
+        rows, batch = list(seen.rows), seen.batch
+        before = None if self._before is None else self._before[:, executed:]
         if before is not None and len(before) != batch:
             raise ValueError(
                 f"the agent acted for {len(before)} environments and now for {batch}; call reset() between"
             )
-        goal = self._aim.see(observed, latent, rows, batch)
+        goal = self._aim.see(seen.observed, latent, rows, batch)
         if self._way is not None:
-            goal, anew = self._way.look(observed, latent, goal, rows, batch)
+            goal, anew = self._way.look(seen.observed, latent, goal, rows, batch)
             if before is not None and anew:
                 # Rest, and not nothing at all: who else is in the batch keeps a warm start, and the noise must be the same.
                 before = before.clone()
                 before[anew] = resting_action(self.model, before.device).to(before)
+        start = latent if promised is None else self._foreseen(latent, promised)
         plan = self.planner.plan(
-            self.model, latent, goal, self.budget,
+            self.model, start, goal, self.budget,
             warm_start=None if before is None else before[rows], generator=self._generator,
         )  # fmt: skip
-        remaining = plan.remaining()
-        kept = remaining.new_zeros(batch, *remaining.shape[1:])
-        kept[rows] = remaining
-        self._warm_start, self.last_plan = kept, plan
-        self.asked = latent, matched(goal, latent)
+        kept = plan.actions.new_zeros(batch, *plan.actions.shape[1:])
+        kept[rows] = plan.actions
+        self._before = kept
         if self._way is not None:
             self._way.note(rows, plan.cost.tolist())
-        return plan
+        words = {} if self._way is None else {row: tuple(said) for row, said in self._way.events.items()}
+        return Thought(plan, seen.rows, (start, matched(goal, start)), words)
+
+    def _foreseen(self, latent: Tensor, promised: Tensor) -> Tensor:
+        """Where the environments (N, *L) will be after promised actions (N, P, A)."""
+        with torch.no_grad():
+            # One by one: an environment is imagined as if it were alone.
+            return torch.cat(
+                [self.model.predict(latent[n : n + 1], promised[n : n + 1, None])[:, 0, -1] for n in range(len(latent))]
+            )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -72,6 +72,21 @@ class Plan:
     def remaining(self, executed: int = 1) -> Tensor:
         """What is left of the actions after `executed` steps, (B, H - executed, A): the next search's warm start."""
         return self.actions[:, executed:]
+
+    def later(self, executed: int) -> Plan:
+        """The same plan after `executed` of its steps, fewer than H; what was discarded was counted when it began."""
+        if not 0 <= executed < self.actions.shape[1]:
+            raise ValueError(f"of a plan of {self.actions.shape[1]} steps nothing is left after {executed}")
+        if executed == 0:
+            return self
+        return replace(
+            self,
+            actions=self.actions[:, executed:],
+            elites=self.elites[:, :, executed:],
+            imagined=self.imagined[:, executed:],
+            uncertainty=None if self.uncertainty is None else self.uncertainty[:, executed:],
+            discarded=0,
+        )
 
     def digest(self) -> str:
         """A name for exactly these actions."""

@@ -178,10 +178,14 @@ class SamplingPlanner(Planner):
                 return None if found is None else branches.spread(found)
 
             spare = 0
-            for n, following in zip(populations, [*populations[1:], 0], strict=True):
+            for index, (n, following) in enumerate(zip(populations, [*populations[1:], 0], strict=True)):
+                if index and not search.pace.allows("population"):
+                    search.out_of_time = True
+                    break
                 each, spare = divmod(n + spare, branches.count)
-                points = self._population(belief, each, anchors, propose, curve, generator)
-                points = points.clamp(low[:, None], high[:, None])
+                with search.pace.work("population"):
+                    points = self._population(belief, each, anchors, propose, curve, generator)
+                    points = points.clamp(low[:, None], high[:, None])
                 costs = branches.part(search.evaluate(branches.join(points)))
                 if not search.out_of_time:
                     belief = self.refit(belief, points, *branches.learn(points, costs, self.elites, search))

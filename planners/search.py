@@ -10,12 +10,14 @@ from torch import Tensor
 
 from planners.curves import Curve, make_curve
 from planners.objectives import Objective
+from planners.pace import Pace
 from planners.plan import Plan
 from planners.targets import Aimed, aimed, judge
 from worldmodel.interface import WorldModel
 
-# With a deadline, time is looked at after every so many futures.
+# With a deadline, time is looked at after every so many futures; after fewer at first and when little is left.
 _FUTURES_BETWEEN_LOOKS = 64
+_FEWER_FUTURES = 16
 _MEBIBYTE = 2**20
 # A backward pass costs about as much as two forward passes.
 _SLOPE_FUTURES = 3
@@ -40,6 +42,7 @@ class Search:
     Attributes:
         elites: (B, keep, P, A) the best points seen, best first; `elite_costs` (B, keep) belongs to them.
         out_of_time: whether the deadline has ended the search.
+        pace: how long what takes.
     """
 
     def __init__(
@@ -60,13 +63,14 @@ class Search:
         self.rest = rest
         self.out_of_time = False
         self._model, self._latent, self._goal, self._objective = model, latent, goal, aimed(objective, goal)
-        self._deadline, self._clock = deadline, clock
+        self._clock = clock
+        self.pace = Pace(deadline, clock, self._wait)
         self._trusted = trusted
         self._curved = curve or make_curve(rest.shape[1])
         batch, horizon, _ = rest.shape
         bytes_per_future = batch * horizon * latent[0].numel() * latent.element_size()
         self._chunk = max(1, int(memory_mb * _MEBIBYTE) // bytes_per_future)
-        if deadline < math.inf:
+        if self.pace.limited:
             self._chunk = min(self._chunk, _FUTURES_BETWEEN_LOOKS)
         self.elites = self._curved.at_points(rest)[:, None].repeat(1, keep, 1, 1)
         self.elite_costs = rest.new_full((batch, keep), math.inf)
@@ -78,22 +82,23 @@ class Search:
         self._discarded = torch.zeros((), dtype=torch.long, device=latent.device)
         self._least_doubt = rest.new_full((batch,), math.inf)
         self._futures = 0
-        self._slowest_chunk_s = self._slowest_slope_s = 0.0
 
     def evaluate(self, actions: Tensor) -> Tensor:
         """Costs (B, S) of the futures of points (B, S, P, A); infinite where unsound or where time ran out."""
         costs = actions.new_full(actions.shape[:2], math.inf)
-        for start in range(0, actions.shape[1], self._chunk):
-            began = self._clock()
-            if self._futures and began + self._slowest_chunk_s > self._deadline:
+        start = 0
+        while start < actions.shape[1]:
+            size, kind = self._next_chunk(actions.shape[1] - start)
+            if not size:
                 self.out_of_time = True
                 break
-            part = actions[:, start : start + self._chunk]
-            costs[:, start : start + self._chunk] = self._judge(part)
-            self._futures += part.shape[1]
-            if self._deadline < math.inf:
-                self._wait()
-                self._slowest_chunk_s = max(self._slowest_chunk_s, self._clock() - began)
+            with self.pace.work(kind):
+                part = actions[:, start : start + size]
+                costs[:, start : start + size] = self._judge(part)
+            start += size
+            if not self._futures:
+                self._rehearse_the_end(actions, costs)
+            self._futures += size
         self._merge_elites(actions, costs)
         return costs
 
@@ -105,17 +110,13 @@ class Search:
         costs = actions.new_full(actions.shape[:2], math.inf)
         gradients = torch.zeros_like(actions)
         for start in range(0, actions.shape[1], self._chunk):
-            began = self._clock()
-            foreseen = self._slowest_slope_s or _SLOPE_FUTURES * self._slowest_chunk_s
-            if self._futures and began + foreseen > self._deadline:
+            if self._futures and not self.pace.allows("slope", _SLOPE_FUTURES * (self.pace.took("few") or 0.0)):
                 self.out_of_time = True
                 break
             chosen = slice(start, start + self._chunk)
-            costs[:, chosen], gradients[:, chosen] = self._judge_with_slope(actions[:, chosen])
+            with self.pace.work("slope"):
+                costs[:, chosen], gradients[:, chosen] = self._judge_with_slope(actions[:, chosen])
             self._futures += _SLOPE_FUTURES * actions[:, chosen].shape[1]
-            if self._deadline < math.inf:
-                self._wait()
-                self._slowest_slope_s = max(self._slowest_slope_s, self._clock() - began)
         self._merge_elites(actions, costs)
         return costs, gradients
 
@@ -160,6 +161,30 @@ class Search:
         )
 
     # -- inside ----------------------------------------------------------------------------------------------------
+
+    def _next_chunk(self, left: int) -> tuple[int, str]:
+        """How many of the futures that are left to imagine at once, 0 where time is up, and what such work is called."""
+        many = min(self._chunk, left)
+        if not self.pace.limited:
+            return many, "many"
+        few_are = min(_FEWER_FUTURES, self._chunk)
+        few = min(few_are, left)
+        few_s = self.pace.took("few")
+        if few_s is None:
+            return few, "few"  # something must be imagined, whatever the time
+        if many > few and self.pace.allows("many", few_s * self._chunk / few_are):
+            return many, "many" if many == self._chunk else "rest"  # what is smaller tells nothing of the others
+        if self.pace.allows("few"):
+            return few, "few" if few == few_are else "rest"
+        return 0, ""
+
+    def _rehearse_the_end(self, actions: Tensor, costs: Tensor) -> None:
+        """With a deadline: learn what is left to do when it comes, so that it is done by then."""
+        if self.pace.limited:
+            with self.pace.work("end"):
+                self._merged_elites(actions, costs)
+                self._model.uncertainty(self._imagined)
+            self.pace.reserve("end")
 
     def _judge(self, actions: Tensor) -> Tensor:
         """Imagine a chunk (B, C, P, A), keep its best where it beats the best so far; costs (B, C)."""
@@ -212,10 +237,11 @@ class Search:
 
     def _merge_elites(self, actions: Tensor, costs: Tensor) -> None:
         """The best of old elites and this population."""
+        self.elites, self.elite_costs = self._merged_elites(actions, costs)
+
+    def _merged_elites(self, actions: Tensor, costs: Tensor) -> tuple[Tensor, Tensor]:
         keep = self.elites.shape[1]
-        self.elites, self.elite_costs = best_of(
-            torch.cat([self.elites, actions], 1), torch.cat([self.elite_costs, costs], 1), keep
-        )
+        return best_of(torch.cat([self.elites, actions], 1), torch.cat([self.elite_costs, costs], 1), keep)
 
     def _wait(self) -> None:
         """An accelerator answers before it is done; the clock should not be fooled by it."""

@@ -30,6 +30,9 @@ PRETRAINING_SUITE = "pretraining"
 PLANNERS_SUITE = "planners"
 # The suite with a stopwatch: what does a search cost beside what it imagines?
 SPEED_SUITE = "speed"
+# And does it end when it was told to?
+DEADLINES_SUITE = "deadlines"
+WITHOUT_EPISODES = (MODEL_SUITE, PRETRAINING_SUITE, PLANNERS_SUITE, SPEED_SUITE, DEADLINES_SUITE)
 
 
 def main(cfg: DictConfig) -> int:
@@ -40,22 +43,23 @@ def main(cfg: DictConfig) -> int:
     from planners.benchmark import report
     from planners.benchmark.suite import run_cells
 
-    if str(cfg.suite) in (MODEL_SUITE, PRETRAINING_SUITE, PLANNERS_SUITE, SPEED_SUITE) and _subgoals(
-        cfg.get("subgoals")
-    ):
+    if str(cfg.suite) in WITHOUT_EPISODES and _subgoals(cfg.get("subgoals")):
         raise ValueError(
             f"suite={cfg.suite} has no way with sub-goals; leave subgoals.data= out, or say suite=tabletop"
         )
+    if str(cfg.suite) in WITHOUT_EPISODES and cfg.get("ahead"):
+        raise ValueError(f"suite={cfg.suite} has no arm that moves on meanwhile; leave ahead=0, or say suite=tabletop")
     folder = Path(str(cfg.out or f"outputs/bench/{time.strftime('%Y-%m-%d_%H-%M-%S')}"))
     about = {"command": _command(), "versions": _versions()}
-    if str(cfg.suite) == MODEL_SUITE:
-        return _judge_models(cfg, folder, about)
-    if str(cfg.suite) == PRETRAINING_SUITE:
-        return _judge_pretraining(cfg, folder, about)
-    if str(cfg.suite) == PLANNERS_SUITE:
-        return _judge_planners(cfg, folder, about)
-    if str(cfg.suite) == SPEED_SUITE:
-        return _time_planners(cfg, folder, about)
+    judges = {
+        MODEL_SUITE: _judge_models,
+        PRETRAINING_SUITE: _judge_pretraining,
+        PLANNERS_SUITE: _judge_planners,
+        SPEED_SUITE: _time_planners,
+        DEADLINES_SUITE: _judge_deadlines,
+    }
+    if str(cfg.suite) in judges:
+        return judges[str(cfg.suite)](cfg, folder, about)
     console = Console()
     cells = cells_of(cfg)
     first, episodes = int(cfg.seed), int(cfg.episodes)
@@ -111,7 +115,7 @@ def cells_of(cfg: DictConfig) -> list[Cell]:
     from planners.registry import make_planner
 
     words: Any = OmegaConf.to_container(cfg, resolve=True)
-    known = [*SUITES, MODEL_SUITE, PRETRAINING_SUITE, PLANNERS_SUITE, SPEED_SUITE]
+    known = [*SUITES, *WITHOUT_EPISODES]
     if words["suite"] not in SUITES and ":" not in str(words["suite"]):
         raise ValueError(f"no suite is called {words['suite']!r}{nearest(str(words['suite']), known)}")
     tasks = words["task"] if isinstance(words["task"], list) else [words["task"]]
@@ -122,10 +126,11 @@ def cells_of(cfg: DictConfig) -> list[Cell]:
         make_planner(planner, words["objective"])
     world = {key: words[key] for key in ("cameras", "image_size", "variation")}
     subgoals = _subgoals(words.get("subgoals"))
+    ahead, foresee = _ahead(words)
     return [
         Cell(
             words["suite"], str(task), str(words["simulator"]), world, model, planner, words["objective"],
-            words["budget"], weights_digest(model), subgoals,
+            words["budget"], weights_digest(model), subgoals, ahead, foresee,
         )
         for task in tasks for model in models for planner in planners
     ]  # fmt: skip
@@ -141,6 +146,16 @@ def _subgoals(words: Any) -> dict[str, Any] | None:
     if said.data is None:
         raise ValueError("a benchmark's scenes have no pictures of the way; give subgoals.data=DIR")
     return {**{str(key): value for key, value in words.items()}, "fingerprint": fingerprint(said.data)}
+
+
+def _ahead(words: dict[str, Any]) -> tuple[int, bool]:
+    """The words `ahead` and `foresee`, checked."""
+    ahead, foresee = words.get("ahead") or 0, words.get("foresee", True)
+    if isinstance(ahead, bool) or not isinstance(ahead, int) or ahead < 0:
+        raise ValueError(f"ahead is {ahead!r}; it is a whole number of steps, 0 lets the world wait for every plan")
+    if not isinstance(foresee, bool):
+        raise ValueError(f"foresee is {foresee!r}; say true or false")
+    return ahead, foresee
 
 
 def _judge_models(cfg: DictConfig, folder: Path, about: dict[str, Any]) -> int:
@@ -184,6 +199,16 @@ def _time_planners(cfg: DictConfig, folder: Path, about: dict[str, Any]) -> int:
 
     words: Any = OmegaConf.to_container(cfg, resolve=True)
     return speed.run(words, _choices("planner", words.get("planners"), words["planner"]), folder, about)
+
+
+def _judge_deadlines(cfg: DictConfig, folder: Path, about: dict[str, Any]) -> int:
+    """`suite=deadlines`: the searches alone, with more to imagine than there is time for."""
+    from omegaconf import OmegaConf
+
+    from planners.benchmark import deadlines
+
+    words: Any = OmegaConf.to_container(cfg, resolve=True)
+    return deadlines.run(words, _choices("planner", words.get("planners"), words["planner"]), folder, about)
 
 
 def _choices(group: str, names: Any, one: dict[str, Any]) -> list[dict[str, Any]]:

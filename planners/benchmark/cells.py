@@ -21,6 +21,8 @@ class Cell:
         model, planner, objective, budget: as their configs say.
         weights: digest of the brain's weights.
         subgoals: how sub-goals are found; None heads straight for the goal.
+        ahead: steps a plan is begun before it is carried out; 0 lets the world wait.
+        foresee: whether such a plan begins where the brain expects to be then.
     """
 
     suite: str
@@ -33,6 +35,8 @@ class Cell:
     budget: Mapping[str, Any]
     weights: str = ""
     subgoals: Mapping[str, Any] | None = None
+    ahead: int = 0
+    foresee: bool = True
 
     @property
     def key(self) -> str:
@@ -40,6 +44,8 @@ class Cell:
         words = {key: value for key, value in asdict(self).items() if key != "model"}
         if self.subgoals is None:
             del words["subgoals"]  # a cell without them is the same cell as before there were any
+        if not self.ahead:
+            del words["ahead"], words["foresee"]  # and so is one whose world waits
         words["model"] = {key: value for key, value in self.model.items() if key != "device"}
         return hashlib.sha256(json.dumps(words, sort_keys=True).encode()).hexdigest()[:12]
 
@@ -85,6 +91,7 @@ def summary(cell: Cell, rows: Sequence[Mapping[str, Any]], seed: int, about: Map
         "world": dict(cell.world),
         "weights": cell.weights,
         **({} if cell.subgoals is None else {"subgoals": dict(cell.subgoals)}),
+        **({} if not cell.ahead else {"ahead": cell.ahead, "foresee": cell.foresee}),
         "key": cell.key,
         **about,
     }

@@ -79,7 +79,7 @@ def table(results: Sequence[dict[str, Any]]) -> Table:
     for cell in results:
         out.add_row(
             f"{cell['task']}, {cell['simulator']}",
-            f"{cell['model']}, {cell['planner']}{', sub-goals' if cell.get('subgoals') else ''}",
+            f"{cell['model']}, {cell['planner']}{', sub-goals' if cell.get('subgoals') else ''}{_ahead(cell)}",
             f"[bold]{cell['successes']}/{cell['episodes']}[/] {100 * cell['rate']:.0f} % "
             f"({100 * cell['low']:.0f}-{100 * cell['high']:.0f})",
             f"{cell['final_distance_cm_median']:.1f} ({cell['start_distance_cm_median']:.1f})",
@@ -87,6 +87,12 @@ def table(results: Sequence[dict[str, Any]]) -> Table:
             f"{cell['futures_per_plan']:.0f}",
         )
     return out
+
+
+def _ahead(cell: dict[str, Any]) -> str:
+    if not cell.get("ahead"):
+        return ""
+    return f", {cell['ahead']} ahead" if cell["foresee"] else f", {cell['ahead']} ahead, unforeseen"
 
 
 def write_whole(path: Path, content: bytes) -> None:

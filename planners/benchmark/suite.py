@@ -16,6 +16,7 @@ import gymnasium
 import torch
 
 from envs.workers import obey_parent
+from planners.ahead import Ahead
 from planners.benchmark.brains import make_model
 from planners.benchmark.cells import Cell
 from planners.benchmark.episode import run_episode
@@ -147,7 +148,7 @@ def play(job: Job) -> Row:
     subgoals = Subgoals.of(cell.subgoals)
     route = None if subgoals is None else _graph(cell, subgoals, model, planner, job.threads)
     result, rollout = run_episode(
-        partial(_agent, model, planner, budget, route, subgoals),
+        partial(_agent, model, planner, budget, route, subgoals, cell.ahead, cell.foresee),
         env,
         job.seed,
         about={
@@ -164,9 +165,20 @@ def play(job: Job) -> Row:
 
 
 def _agent(
-    model: Any, planner: Any, budget: Budget, route: Finder | None, subgoals: Subgoals | None, goal: Goal, seed: int
+    model: Any,
+    planner: Any,
+    budget: Budget,
+    route: Finder | None,
+    subgoals: Subgoals | None,
+    ahead: int,
+    foresee: bool,
+    goal: Goal,
+    seed: int,
 ) -> MPC:
-    return MPC(model, planner, goal, budget, seed, route=route, rule=None if subgoals is None else subgoals.rule)
+    rule = None if subgoals is None else subgoals.rule
+    if ahead:
+        return Ahead(model, planner, goal, budget, seed, route=route, rule=rule, delay=ahead, foresee=foresee)
+    return MPC(model, planner, goal, budget, seed, route=route, rule=rule)
 
 
 _ENVS: dict[str, gymnasium.Env[Any, Any]] = {}

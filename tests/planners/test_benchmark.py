@@ -18,7 +18,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 import envs
-from planners import CEM, MPC, Budget, Goal, Rollout, make_planner
+from planners import CEM, MPC, Ahead, Budget, Goal, Rollout, make_planner
 from planners.benchmark import cells_of, main
 from planners.benchmark.brains import make_model
 from planners.benchmark.episode import run_episode, visible_goal
@@ -74,6 +74,42 @@ def test_the_true_simulator_reaches(env: Any) -> None:
     again, nothing = run_episode(agent, env, 10_000, keys=model.required_keys)
     assert nothing is None
     assert again.final_distance_cm == result.final_distance_cm
+
+
+@pytest.mark.parametrize("delay", [1, 2])
+def test_while_the_world_moves_on_it_still_reaches_and_the_record_is_whole(
+    env: Any, tmp_path: Path, delay: int
+) -> None:
+    model = make_model({"name": "simulator"}, "reach")
+    planner = make_planner(SEARCH, {"learned": {}})
+
+    def agent(goal: Goal, seed: int) -> MPC:
+        return Ahead(model, planner, goal, Budget(24, 2), seed, delay=delay)
+
+    result, rollout = run_episode(agent, env, 10_000, record=True, keys=model.required_keys, about={"task": "reach"})
+    assert result.success
+    assert (result.holds, result.futures_per_plan) == (delay, 49)
+    assert rollout is not None
+    loaded = Rollout.load(rollout.save(tmp_path / "rollout"))
+    for number, step in enumerate(loaded.steps):
+        if number < delay:
+            assert step.plan is None
+            assert "holding: no plan is ready yet" in step.events
+        else:
+            assert step.plan is not None
+            np.testing.assert_array_equal(step.plan.actions[0], step.action)
+
+
+def test_only_a_world_that_moves_on_is_another_cell(tmp_path: Path) -> None:
+    def key(**words: Any) -> str:
+        return cells_of(config(tmp_path, **words))[0].key
+
+    before = key()
+    assert key(ahead=0) == key(ahead=0, foresee=False) == key(ahead=None) == before
+    assert len({before, key(ahead=1), key(ahead=2), key(ahead=1, foresee=False)}) == 4
+    assert main(config(tmp_path, ahead=1, foresee=False, episodes=1)) == 0
+    (result,) = json.loads((tmp_path / "results.json").read_text())
+    assert (result["ahead"], result["foresee"], result["holds"]) == (1, False, 1)
 
 
 def test_a_brain_sees_of_the_goal_only_what_it_may(env: Any) -> None:
@@ -211,6 +247,9 @@ def test_workers_do_not_change_the_results(tmp_path: Path) -> None:
         ({"budget": {"samples": 0}}, "imagines nothing"),
         ({"models": ["simulater"]}, "model has no choice 'simulater'; did you mean simulator?"),
         ({"episodes": 0}, "episodes is 0"),
+        ({"ahead": -1}, "ahead is -1; it is a whole number of steps"),
+        ({"foresee": "perhaps"}, "foresee is 'perhaps'; say true or false"),
+        ({"ahead": 1, "suite": "planners"}, "leave ahead=0, or say suite=tabletop"),
         ({"task": "fold_laundry"}, "fold_laundry"),
     ],
 )

@@ -270,7 +270,7 @@ def test_with_hardly_any_time_there_is_still_a_plan(point: Any) -> None:
     clock = Clock(seconds_a_future=1.0)
     planner = CEM(horizon=5, objective=OBJECTIVE, clock=clock)
     plan = planner.plan(point(on_predict=clock.spend), HERE, GOAL, Budget(500, 5, 0.001), generator=generator())
-    assert plan.futures == 64
+    assert plan.futures == 16
     assert float(plan.cost) < cost_of_rest()
 
 
