@@ -15,8 +15,8 @@ from worldmodel.interface import WorldModel
 # With a deadline, time is looked at after every so many futures.
 _FUTURES_BETWEEN_LOOKS = 64
 _MEBIBYTE = 2**20
-# A backward pass costs about as much as two forward passes.
-_SLOPE_FUTURES = 3
+# A future with its gradient: a backward pass costs about as much as two forward passes.
+SLOPE_FUTURES = 3
 
 
 class Search:
@@ -59,8 +59,7 @@ class Search:
         self._deadline, self._clock = deadline, clock
         self._trusted = trusted
         batch, horizon, _ = rest.shape
-        bytes_per_future = batch * horizon * latent[0].numel() * latent.element_size()
-        self._chunk = max(1, int(memory_mb * _MEBIBYTE) // bytes_per_future)
+        self._chunk = futures_at_once(latent, horizon, memory_mb)
         if deadline < math.inf:
             self._chunk = min(self._chunk, _FUTURES_BETWEEN_LOOKS)
         self.elites = rest[:, None].repeat(1, keep, 1, 1)
@@ -101,13 +100,13 @@ class Search:
         gradients = torch.zeros_like(actions)
         for start in range(0, actions.shape[1], self._chunk):
             began = self._clock()
-            foreseen = self._slowest_slope_s or _SLOPE_FUTURES * self._slowest_chunk_s
+            foreseen = self._slowest_slope_s or SLOPE_FUTURES * self._slowest_chunk_s
             if self._futures and began + foreseen > self._deadline:
                 self.out_of_time = True
                 break
             chosen = slice(start, start + self._chunk)
             costs[:, chosen], gradients[:, chosen] = self._judge_with_slope(actions[:, chosen])
-            self._futures += _SLOPE_FUTURES * actions[:, chosen].shape[1]
+            self._futures += SLOPE_FUTURES * actions[:, chosen].shape[1]
             if self._deadline < math.inf:
                 self._wait()
                 self._slowest_slope_s = max(self._slowest_slope_s, self._clock() - began)
@@ -213,6 +212,11 @@ class Search:
         """An accelerator answers before it is done; the clock should not be fooled by it."""
         if self._latent.device.type == "cuda":
             torch.cuda.synchronize(self._latent.device)
+
+
+def futures_at_once(latent: Tensor, horizon: int, memory_mb: float) -> int:
+    """How many futures of each of the latents (B, *L) keep theirs below so many MiB; at least 1."""
+    return max(1, int(memory_mb * _MEBIBYTE) // (horizon * latent.numel() * latent.element_size()))
 
 
 def best_of(actions: Tensor, costs: Tensor, n: int) -> tuple[Tensor, Tensor]:

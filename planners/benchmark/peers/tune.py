@@ -1,0 +1,126 @@
+"""Every peer's best setting, sought on development problems: one axis of its grid after the other, twice around."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from planners.benchmark.peers import Peer
+from planners.benchmark.report import write_whole
+from planners.benchmark.searching import (
+    Kept,
+    Problems,
+    SearchSpace,
+    make_problems,
+    peer_key,
+    search_all_by_peer,
+)
+from planners.plan import Budget
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+ROUNDS = 2
+# Reported figures are of problems from here on.
+REPORTED_FROM = 10_000
+
+
+def tuned(
+    peer: Peer,
+    kind: str,
+    score: Callable[[Mapping[str, Any]], float],
+    on_point: Callable[[str], None] = lambda said: None,
+) -> tuple[dict[str, Any], float]:
+    """The best settings found and their score.
+
+    Args:
+        peer: whose grid is searched; the beginning is what was tuned before, or the first of each axis.
+        kind: of problems.
+        score: of settings, less is better.
+        on_point: told what is being tried.
+    """
+    known: dict[str, float] = {}
+
+    def scored(settings: Mapping[str, Any]) -> float:
+        key = json.dumps(settings, sort_keys=True)
+        if key not in known:
+            on_point(f"{kind}: {peer.name} {said(settings)}")
+            known[key] = score(settings)
+        return known[key]
+
+    best = peer.settings(kind)
+    lowest = scored(best)
+    for _ in range(ROUNDS):
+        before = best
+        for axis, values in peer.grid.items():
+            for value in values:
+                tried = {**best, axis: value}
+                if (cost := scored(tried)) < lowest:
+                    best, lowest = tried, cost
+        if best == before:
+            break
+    return best, lowest
+
+
+def said(settings: Mapping[str, Any]) -> str:
+    """`elites 0.1, spread 1.0`."""
+    return ", ".join(f"{axis} {value}" for axis, value in settings.items())
+
+
+def run(
+    words: Mapping[str, Any],
+    peers: Sequence[Peer],
+    spaces: Mapping[str, SearchSpace],
+    kinds: Sequence[str],
+    budgets: Sequence[Budget],
+    folder: Path,
+    console: Console,
+) -> int:
+    """`search.tune=true`: print and write to `peers.json` what `table.py` should say; a killed run goes on."""
+    count, seed = int(words["episodes"]), int(words["seed"])
+    if not peers:
+        raise ValueError("search.tune=true tunes peers, and search.peers names none; say search.peers=all")
+    if seed + count > REPORTED_FROM:
+        raise ValueError(
+            f"seed is {seed} and episodes {count}; peers are tuned on development problems, all below {REPORTED_FROM}"
+        )
+    if len(budgets) != 1:
+        raise ValueError("search.tune=true tunes at one number of futures; say search.futures=[1000]")
+    found: dict[str, dict[str, Any]] = {peer.name: {} for peer in peers}
+    for kind in kinds:
+        problems = make_problems(kind, words, count, seed)
+        kept = Kept.of(problems, folder, seed)
+        for peer in peers:
+            with console.status("") as status:
+                score = partial(_share, problems, peer, spaces[kind], words["objective"], budgets[0], kept)
+                settings, cost = tuned(peer, kind, score, status.update)
+            found[peer.name][kind] = settings
+            console.print(
+                f"{kind} {peer.name}: {cost:.3f} of the cost of doing nothing, {said(settings)}", soft_wrap=True
+            )
+            write_whole(folder / "peers.json", (json.dumps(found, indent=1) + "\n").encode())
+    console.print(f"{folder / 'peers.json'}")
+    return 0
+
+
+def _share(
+    problems: Problems,
+    peer: Peer,
+    space: SearchSpace,
+    objective: Mapping[str, Any],
+    budget: Budget,
+    kept: Kept,
+    settings: Mapping[str, Any],
+) -> float:
+    """Mean cost over that of doing nothing, searched once."""
+    key = peer_key(peer, settings, space, objective, budget)
+    row = kept.get(key)
+    if row is None:
+        row = search_all_by_peer(problems, peer, settings, space, budget)
+        kept.put(key, row)
+    return float((np.array(row["costs"]) / np.array(row["rest"])).mean())
