@@ -111,7 +111,7 @@ def run(words: Mapping[str, Any], planners: Sequence[Mapping[str, Any]], folder:
     if words["search"].get("tune"):
         from planners.benchmark.peers import tune
 
-        return tune.run(words, peers, spaces, kinds, budgets, folder, console)
+        return tune.run(words, peers, spaces, kinds, budgets, folder, str(about["command"]), console)
     count, seed = int(words["episodes"]), int(words["seed"])
     made = [make_planner(dict(settings), words["objective"]) for settings in planners]
     rows: list[dict[str, Any]] = []

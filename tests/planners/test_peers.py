@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from torch import Tensor
 
 from planners import Budget, FeatureDistance, Objective
@@ -168,7 +169,7 @@ def test_tuning_finds_the_best_of_a_grid_and_is_resumed(
 
     def score(settings: Mapping[str, Any]) -> float:
         tries.append(settings)
-        return (settings["x"] - settings["y"] + 1) ** 2 + (settings["y"] - 3) ** 2
+        return (settings["x"] - 2) ** 2 + (settings["y"] - 3) ** 2 + 0.1 * settings["x"] * (3 - settings["y"])
 
     assert tuned(peer, "latent", score) == ({"x": 2, "y": 3}, 0)
     assert len({json.dumps(one) for one in tries}) == len(tries)
@@ -180,7 +181,9 @@ def test_tuning_finds_the_best_of_a_grid_and_is_resumed(
     assert front_door([*command, "seed=500"]) == 0
     said = capsys.readouterr().out
     assert "latent tiny:" in said
-    assert json.loads((out / "peers.json").read_text())["tiny"]["latent"]["spread"] in (2.0, 1.0, 0.5)
+    page = (out / "peers.yaml").read_text()
+    assert "search.tune=true" in page
+    assert OmegaConf.create(page)["tiny"]["latent"]["spread"] in (2.0, 1.0, 0.5)
     kept = {path: path.read_bytes() for path in out.glob("searches/*.json")}
     assert kept
     assert front_door([*command, "seed=500"]) == 0
@@ -198,7 +201,7 @@ def test_tuning_finds_the_best_of_a_grid_and_is_resumed(
             ["search.peers=[tiny]", "planners=[hold]", "search.problems=[model]"],
             "add one to planners= that has both: cem",
         ),
-        (["search.tune=true", "search.futures=[60]"], "say search.peers=all"),
+        (["search.tune=true", "search.futures=[60]"], "say search.peers=[all]"),
         (["search.peers=[tiny]", "search.tune=true", "search.futures=[60,90]", "seed=500"], "one number of futures"),
     ],
 )

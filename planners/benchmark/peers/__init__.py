@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -63,7 +64,9 @@ class Peer:
         if isinstance(plans, str):
             module, _, name = plans.partition(":")
             plans = getattr(importlib.import_module(module), name)
-        with asked.seeded():
+        with asked.seeded(), warnings.catch_warnings():
+            # Of packages it could have, of how it copies a tensor: nothing that concerns the question.
+            warnings.simplefilter("ignore")
             try:
                 return plans(asked, settings)
             except Exception as error:
@@ -71,14 +74,14 @@ class Peer:
 
 
 def find(names: str | Sequence[str]) -> list[Peer]:
-    """Peers by name, or a sentence: one that nobody knows, one that is not installed. `all` is all that are installed."""
+    """Peers by name, or a sentence: one that nobody knows, one that is not installed. `[all]` is all that are installed."""
     from planners.benchmark.peers.table import PEERS
 
     names = [names] if isinstance(names, str) else [str(name) for name in names]
     if names == [ALL]:
         found = [peer for peer in PEERS.values() if peer.version is not None]
         if not found:
-            raise ValueError("search.peers is all, and none is installed; `make bench-peers` installs them apart")
+            raise ValueError("search.peers is [all], and none is installed; `make bench-peers` installs them apart")
         return found
     for name in names:
         if name not in PEERS:

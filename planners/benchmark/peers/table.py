@@ -1,26 +1,36 @@
-"""The peers by name: what may be tuned, and what tuning found.
+"""The peers by name, and what of each may be tuned; what tuning found is in `configs/peers.yaml`.
 
-Every peer is compared at its tuned setting. Found by, on development problems that no figure is reported of,
-
-    make bench-peers ARGS="search.tune=true seed=500 episodes=20 search.futures=[1000]"
-
-which tries the grid one axis after the other, twice around, at 10 iterations. Spreads are in units of the `initial_std` that
-our planners begin with, temperatures in units of the cost of doing nothing (or of the spread of the elites' costs), elites
-and knots are shares.
+Spreads are in units of the `initial_std` that our planners begin with, temperatures in units of the cost of doing nothing (or
+of the spread of the elites' costs); elites and knots are shares.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
 from planners.benchmark.peers import Peer
 
+TUNED = Path(__file__).resolve().parents[3] / "configs" / "peers.yaml"
 _OURS = "planners.benchmark.peers"
 _SPREADS = (1.0, 0.3, 0.5, 0.75, 1.5)
 _ELITES = (0.1, 0.05, 0.2)
 _TEMPERATURES = (0.03, 0.003, 0.01, 0.1)
 _CLIP = (True, False)
 
+
+def tuned() -> dict[str, dict[str, Any]]:
+    """By peer and kind of problems, the settings that tuning found."""
+    from omegaconf import OmegaConf
+
+    found: Any = OmegaConf.to_container(OmegaConf.load(TUNED)) if TUNED.is_file() else {}
+    return found or {}
+
+
+_FOUND = tuned()
 PEERS: dict[str, Peer] = {
-    peer.name: peer
+    peer.name: replace(peer, tuned=_FOUND.get(peer.name, {}))
     for peer in (
         Peer(
             "pytorch_mppi",
@@ -59,7 +69,7 @@ PEERS: dict[str, Peer] = {
             "torchrl",
             f"{_OURS}.torchrl:mppi",
             grid={
-                "temperature": (0.3, 0.03, 0.1, 1.0),
+                "temperature": (1.0, 0.01, 0.03, 0.1, 0.3, 3.0),
                 "of": ("elites", "rest"),
                 "spread": _SPREADS,
                 "elites": _ELITES,

@@ -72,7 +72,9 @@ def _world_kind() -> Any:
     from torchrl.envs import EnvBase  # type: ignore[import-not-found]
 
     class World(EnvBase):
-        _batch_locked = False
+        def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+            # Populations come in any number.
+            return super().__new__(cls, *args, _batch_locked=False, **kwargs)
 
         def __init__(self, asked: Asked, unit: Tensor) -> None:
             super().__init__(device=asked.device, batch_size=torch.Size([]))

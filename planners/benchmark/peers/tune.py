@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from omegaconf import OmegaConf
 
-from planners.benchmark.peers import Peer
+from planners.benchmark.peers import Peer, table
 from planners.benchmark.report import write_whole
 from planners.benchmark.searching import (
     Kept,
@@ -28,6 +29,12 @@ if TYPE_CHECKING:
 ROUNDS = 2
 # Reported figures are of problems from here on.
 REPORTED_FROM = 10_000
+
+
+# Above what was found.
+HEAD = """# What other people's planners are compared at, by the kind of problems: their tuned settings.
+# Found on development problems, by: {command}
+"""
 
 
 def tuned(
@@ -79,19 +86,23 @@ def run(
     kinds: Sequence[str],
     budgets: Sequence[Budget],
     folder: Path,
+    command: str,
     console: Console,
 ) -> int:
-    """`search.tune=true`: print and write to `peers.json` what `table.py` should say; a killed run goes on."""
+    """`search.tune=true`: find the settings, print them and write `peers.yaml`, to be copied to `configs/`.
+
+    What `configs/peers.yaml` says of other peers and kinds stays in it. A killed run goes on where it was stopped.
+    """
     count, seed = int(words["episodes"]), int(words["seed"])
     if not peers:
-        raise ValueError("search.tune=true tunes peers, and search.peers names none; say search.peers=all")
+        raise ValueError("search.tune=true tunes peers, and search.peers names none; say search.peers=[all]")
     if seed + count > REPORTED_FROM:
         raise ValueError(
             f"seed is {seed} and episodes {count}; peers are tuned on development problems, all below {REPORTED_FROM}"
         )
     if len(budgets) != 1:
         raise ValueError("search.tune=true tunes at one number of futures; say search.futures=[1000]")
-    found: dict[str, dict[str, Any]] = {peer.name: {} for peer in peers}
+    found = table.tuned()
     for kind in kinds:
         problems = make_problems(kind, words, count, seed)
         kept = Kept.of(problems, folder, seed)
@@ -99,12 +110,12 @@ def run(
             with console.status("") as status:
                 score = partial(_share, problems, peer, spaces[kind], words["objective"], budgets[0], kept)
                 settings, cost = tuned(peer, kind, score, status.update)
-            found[peer.name][kind] = settings
+            found.setdefault(peer.name, {})[kind] = settings
             console.print(
                 f"{kind} {peer.name}: {cost:.3f} of the cost of doing nothing, {said(settings)}", soft_wrap=True
             )
-            write_whole(folder / "peers.json", (json.dumps(found, indent=1) + "\n").encode())
-    console.print(f"{folder / 'peers.json'}")
+            write_whole(folder / "peers.yaml", (HEAD.format(command=command) + OmegaConf.to_yaml(found)).encode())
+    console.print(f"{folder / 'peers.yaml'}")
     return 0
 
 
