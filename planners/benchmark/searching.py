@@ -114,6 +114,8 @@ def run(words: Mapping[str, Any], planners: Sequence[Mapping[str, Any]], folder:
         return tune.run(words, peers, spaces, kinds, budgets, folder, str(about["command"]), console)
     count, seed = int(words["episodes"]), int(words["seed"])
     made = [make_planner(dict(settings), words["objective"]) for settings in planners]
+    # Before any peer is imported: some bring a simulator along that would choose how to draw.
+    every = [make_problems(kind, words, count, seed) for kind in kinds]
     rows: list[dict[str, Any]] = []
     with Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console,
@@ -121,8 +123,8 @@ def run(words: Mapping[str, Any], planners: Sequence[Mapping[str, Any]], folder:
     ) as progress:  # fmt: skip
         searches = len(kinds) * (len(made) + len(peers)) * len(budgets) * count
         bar = progress.add_task("searches", total=searches)
-        for kind in kinds:
-            problems = make_problems(kind, words, count, seed)
+        for problems in every:
+            kind = problems.name
             kept = Kept.of(problems, folder, seed)
             for one, budget in itertools.product([*planners, *peers], budgets):
                 if isinstance(one, Peer):

@@ -103,8 +103,9 @@ def run(
     if len(budgets) != 1:
         raise ValueError("search.tune=true tunes at one number of futures; say search.futures=[1000]")
     found = table.tuned()
-    for kind in kinds:
-        problems = make_problems(kind, words, count, seed)
+    # Before any peer is imported: some bring a simulator along that would choose how to draw.
+    for problems in [make_problems(kind, words, count, seed) for kind in kinds]:
+        kind = problems.name
         kept = Kept.of(problems, folder, seed)
         for peer in peers:
             with console.status("") as status:
