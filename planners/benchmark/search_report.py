@@ -18,7 +18,9 @@ from planners.benchmark.stats import Resampling, median, percentile_99
 # What our others are compared with, problem by problem.
 BASELINE = "cem"
 _OURS = ("#1f6f8b", "#c4553b", "#7a5195", "#5b8c3a", "#8a8f98", "#d18f2a")
-_PEERS = ("#444444", "#b08bbb", "#7fb6c9", "#e09a86", "#9cc184", "#e3bd78", "#777777", "#c7a0a0", "#6f8fb0", "#a8a857")
+_PEERS = (
+    "#444444", "#b08bbb", "#7fb6c9", "#e09a86", "#9cc184", "#e3bd78", "#777777", "#c7a0a0", "#6f8fb0", "#a8a857", "#d98cb3",
+)  # fmt: skip
 _MARKERS = "sD^vP<X>h*p"
 _COLUMNS = ("planner", "futures", "cost over rest (95 %)", f"minus {BASELINE}'s, paired", "ms (p99)")
 _COLUMNS_WITH_PEERS = (*_COLUMNS[:3], "minus best peer's, paired", "ms", "max |a|")
