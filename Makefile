@@ -3,7 +3,7 @@ PY := .venv/bin/python
 export OMP_NUM_THREADS ?= 2
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: setup demo test test-all check doctor
+.PHONY: setup demo test test-all check doctor bench-peers
 
 setup:
 	@bash .ci/setup.sh
@@ -26,3 +26,9 @@ check: setup
 
 doctor: setup
 	@$(PY) -m premotor doctor
+
+# Our planners beside other people's; ARGS="episodes=20 search.problems=[latent]" overrides. A killed run goes on.
+bench-peers: setup
+	@bash .ci/peers.sh
+	@.venv-peers/bin/python -m premotor bench suite=planners 'planners=[cem,mppi,icem,gradient,hybrid]' 'search.peers=[all]' \
+		task=push threads=1 out=outputs/bench/peers $(ARGS)

@@ -19,8 +19,8 @@ from worldmodel.interface import WorldModel
 _FUTURES_BETWEEN_LOOKS = 64
 _FEWER_FUTURES = 16
 _MEBIBYTE = 2**20
-# A backward pass costs about as much as two forward passes.
-_SLOPE_FUTURES = 3
+# A future with its gradient: a backward pass costs about as much as two forward passes.
+SLOPE_FUTURES = 3
 
 
 class Search:
@@ -68,8 +68,7 @@ class Search:
         self._trusted = trusted
         self._curved = curve or make_curve(rest.shape[1])
         batch, horizon, _ = rest.shape
-        bytes_per_future = batch * horizon * latent[0].numel() * latent.element_size()
-        self._chunk = max(1, int(memory_mb * _MEBIBYTE) // bytes_per_future)
+        self._chunk = futures_at_once(latent, horizon, memory_mb)
         if self.pace.limited:
             self._chunk = min(self._chunk, _FUTURES_BETWEEN_LOOKS)
         self.elites = self._curved.at_points(rest)[:, None].repeat(1, keep, 1, 1)
@@ -110,13 +109,13 @@ class Search:
         costs = actions.new_full(actions.shape[:2], math.inf)
         gradients = torch.zeros_like(actions)
         for start in range(0, actions.shape[1], self._chunk):
-            if self._futures and not self.pace.allows("slope", _SLOPE_FUTURES * (self.pace.took("few") or 0.0)):
+            if self._futures and not self.pace.allows("slope", SLOPE_FUTURES * (self.pace.took("few") or 0.0)):
                 self.out_of_time = True
                 break
             chosen = slice(start, start + self._chunk)
             with self.pace.work("slope"):
                 costs[:, chosen], gradients[:, chosen] = self._judge_with_slope(actions[:, chosen])
-            self._futures += _SLOPE_FUTURES * actions[:, chosen].shape[1]
+            self._futures += SLOPE_FUTURES * actions[:, chosen].shape[1]
         self._merge_elites(actions, costs)
         return costs, gradients
 
@@ -247,6 +246,11 @@ class Search:
         """An accelerator answers before it is done; the clock should not be fooled by it."""
         if self._latent.device.type == "cuda":
             torch.cuda.synchronize(self._latent.device)
+
+
+def futures_at_once(latent: Tensor, horizon: int, memory_mb: float) -> int:
+    """How many futures of each of the latents (B, *L) keep theirs below so many MiB; at least 1."""
+    return max(1, int(memory_mb * _MEBIBYTE) // (horizon * latent.numel() * latent.element_size()))
 
 
 def best_of(actions: Tensor, costs: Tensor, n: int) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,8 @@
 """`premotor bench suite=planners`: the search alone. What does a plan cost, for so many futures and so much time?
 
-The same problems, the same brain, the same seeds and the same number of imagined futures for every planner. A gradient
-counts as two more futures. What is compared is the cost of the plan that comes back, computed afresh.
+The same problems, the same brain, the same seeds and the same number of imagined futures for every planner, other people's
+too (`search.peers`). A gradient counts as two more futures. What is compared is the cost of the plan that comes back,
+computed afresh.
 """
 
 from __future__ import annotations
@@ -9,10 +10,10 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +21,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from planners.benchmark import search_report
 from planners.benchmark.brains import make_model, weights_digest
 from planners.benchmark.latent_world import HORIZON, LatentWorld
+from planners.benchmark.peers import Asked, Peer, find
 from planners.benchmark.report import write_whole
-from planners.benchmark.stats import Resampling, median, percentile_99
+from planners.benchmark.stats import median
 from planners.objectives import FeatureDistance, Objective
 from planners.plan import Budget
-from planners.planner import Planner, resting_action
+from planners.planner import Planner, per_dimension, resting_action
 from planners.registry import make_objective, make_planner, nearest
 from worldmodel.interface import WorldModel
 
 # What searching in the latent world wants instead of the arm's settings.
 _LATENT_SETTINGS = {"horizon": HORIZON, "initial_std": 0.8, "min_std": 0.02, "proposal_share": 0.0, "within_prior": 0.0}
 PROBLEMS = ("latent", "model")
-# What the others are compared with, problem by problem.
-BASELINE = "cem"
-_COLOURS = ("#1f6f8b", "#c4553b", "#7a5195", "#5b8c3a", "#8a8f98", "#d18f2a")
+# Enough for a peer to import what it needs.
+WARMING = Budget(20, 1)
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,36 @@ class Problems:
         return torch.stack([value.float() for value in terms.values()]).sum(0)[:, 0].cpu().numpy()
 
 
+@dataclass(frozen=True)
+class SearchSpace:
+    """What a peer is given beside problem and budget: the steps of a plan, and where our planners begin to search."""
+
+    horizon: int
+    initial_std: float | Sequence[float]
+
+
+class Kept:
+    """Searches that were made before, by what decides them: a killed run goes on where it was stopped."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._done: dict[str, dict[str, Any]] = json.loads(path.read_text()) if path.is_file() else {}
+
+    @classmethod
+    def of(cls, problems: Problems, folder: Path, seed: int) -> Kept:
+        """The file of exactly these problems."""
+        return cls(folder / "searches" / f"{problems.name}-{problems.mark}-{len(problems.starts)}-{seed}.json")
+
+    def get(self, key: Sequence[Any]) -> dict[str, Any] | None:
+        """What was found, or None."""
+        return self._done.get(json.dumps(key, sort_keys=True))
+
+    def put(self, key: Sequence[Any], found: dict[str, Any]) -> None:
+        """Keep it, at once and whole."""
+        self._done[json.dumps(key, sort_keys=True)] = found
+        write_whole(self.path, json.dumps(self._done).encode())
+
+
 def run(words: Mapping[str, Any], planners: Sequence[Mapping[str, Any]], folder: Path, about: Mapping[str, Any]) -> int:
     """Search, write `planners.json`, `planners.md` and a picture for every kind of problem, print the tables.
 
@@ -72,39 +104,49 @@ def run(words: Mapping[str, Any], planners: Sequence[Mapping[str, Any]], folder:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     kinds, budgets = _check(words)
+    peers = find(words["search"].get("peers") or [])
+    spaces = {kind: search_space(kind, planners) for kind in kinds} if peers else {}
     torch.set_num_threads(int(words["threads"]))
     console = Console()
+    if words["search"].get("tune"):
+        from planners.benchmark.peers import tune
+
+        return tune.run(words, peers, spaces, kinds, budgets, folder, str(about["command"]), console)
     count, seed = int(words["episodes"]), int(words["seed"])
     made = [make_planner(dict(settings), words["objective"]) for settings in planners]
+    # Before any peer is imported: some bring a simulator along that would choose how to draw.
+    every = [make_problems(kind, words, count, seed) for kind in kinds]
     rows: list[dict[str, Any]] = []
     with Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console,
         transient=True,
     ) as progress:  # fmt: skip
-        bar = progress.add_task("searches", total=len(kinds) * len(made) * len(budgets) * count)
-        for kind in kinds:
-            problems = make_problems(kind, words, count, seed)
-            kept = folder / "searches" / f"{kind}-{problems.mark}-{count}-{seed}.json"
-            done = json.loads(kept.read_text()) if kept.is_file() else {}
-            for settings in planners:
-                for budget in budgets:
-                    key = json.dumps(
-                        [dict(settings), words["objective"], budget.samples, budget.iterations], sort_keys=True
-                    )
-                    progress.update(bar, description=f"{kind}: {settings['name']}, {budget.futures} futures")
-                    if key not in done:
-                        done[key] = search_all(
-                            problems, settings, words["objective"], budget, lambda: progress.advance(bar)
-                        )
-                        write_whole(kept, json.dumps(done).encode())
-                    else:
-                        progress.advance(bar, count)
-                    rows.append(
-                        {"problems": kind, "planner": str(settings["name"]), "futures": budget.futures, **done[key]}
-                    )
-    written = _write(folder, rows, {**about, "seed": seed, "count": count})
+        searches = len(kinds) * (len(made) + len(peers)) * len(budgets) * count
+        bar = progress.add_task("searches", total=searches)
+        for problems in every:
+            kind = problems.name
+            kept = Kept.of(problems, folder, seed)
+            for one, budget in itertools.product([*planners, *peers], budgets):
+                if isinstance(one, Peer):
+                    settings, space = one.settings(kind), spaces[kind]
+                    key = peer_key(one, settings, space, words["objective"], budget)
+                    search = partial(search_all_by_peer, problems, one, settings, space, budget)
+                    who = {"planner": one.name, "peer": {**one.about, "settings": settings}}
+                else:
+                    key = [dict(one), words["objective"], budget.samples, budget.iterations]
+                    search = partial(search_all, problems, one, words["objective"], budget)
+                    who = {"planner": str(one["name"])}
+                progress.update(bar, description=f"{kind}: {who['planner']}, {budget.futures} futures")
+                found = kept.get(key)
+                if found is None:
+                    found = search(on_plan=lambda: progress.advance(bar))
+                    kept.put(key, found)
+                else:
+                    progress.advance(bar, count)
+                rows.append({"problems": kind, **who, "futures": budget.futures, **found})
+    written = search_report.write(folder, rows, {**about, "seed": seed, "count": count})
     for kind in kinds:
-        console.print(_table([row for row in rows if row["problems"] == kind]))
+        console.print(search_report.table([row for row in rows if row["problems"] == kind]))
     console.print(f"{folder}: {', '.join(path.name for path in written)}")
     return 0
 
@@ -145,6 +187,23 @@ def make_problems(kind: str, words: Mapping[str, Any], count: int, seed: int) ->
     return Problems(kind, model, judge, torch.cat(starts), torch.cat(goals), objective, {}, mark)
 
 
+def search_space(kind: str, planners: Sequence[Mapping[str, Any]]) -> SearchSpace:
+    """That of the kind of problems, or that of the first planner that has one."""
+    for settings in (_LATENT_SETTINGS if kind == "latent" else {}, *planners):
+        if {"horizon", "initial_std"} <= settings.keys():
+            return SearchSpace(int(settings["horizon"]), settings["initial_std"])
+    raise ValueError(
+        "search.peers takes horizon and initial_std from our planners; add one to planners= that has both: cem"
+    )
+
+
+def peer_key(
+    peer: Peer, settings: Mapping[str, Any], space: SearchSpace, objective: Mapping[str, Any], budget: Budget
+) -> list[Any]:
+    """What decides a peer's search, the library's version too."""
+    return [peer.name, peer.version, dict(settings), asdict(space), objective, budget.samples, budget.iterations]
+
+
 def search_all(
     problems: Problems,
     settings: Mapping[str, Any],
@@ -155,27 +214,80 @@ def search_all(
     """One planner on all problems, each alone: what its plans come to, and what they took.
 
     Returns:
-        `costs` (N,) of the plans, `rest` (N,) of doing nothing, `ms` (N,), `imagined` futures of the median plan.
+        `costs` (N,) of the plans, `rest` (N,) of doing nothing, `ms` (N,), `imagined` futures of the median plan; how many
+        plans were `unsound`, and the `largest_action` among the others before they were clipped.
     """
     own = {name: value for name, value in problems.settings.items() if name in settings}
     planner: Planner = make_planner({**settings, **own}, objective)
     if problems.settings and hasattr(planner, "objective"):
         planner = replace(planner, objective=problems.objective)  # type: ignore[type-var]
+
+    def plan(number: int, here: Tensor, goal: Tensor) -> tuple[Tensor, int]:
+        generator = torch.Generator(device=here.device).manual_seed(number)
+        found = planner.plan(problems.model, here, goal, budget, generator=generator)
+        return found.actions, found.futures
+
+    return _search_each(problems, plan, on_plan)
+
+
+def search_all_by_peer(
+    problems: Problems,
+    peer: Peer,
+    settings: Mapping[str, Any],
+    space: SearchSpace,
+    budget: Budget,
+    on_plan: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
+    """Somebody else's planner on the same problems with the same seeds: as `search_all`."""
+    size = problems.model.action_space.size
+    std = per_dimension(space.initial_std, size, "initial_std", torch.zeros(size, device=problems.starts.device))
+
+    def asked(number: int, here: Tensor, goal: Tensor, budget: Budget) -> Asked:
+        return Asked(
+            problems.model,
+            here,
+            goal,
+            problems.objective,
+            space.horizon,
+            budget.samples,
+            budget.iterations,
+            number,
+            std,
+        )
+
+    def plan(number: int, here: Tensor, goal: Tensor) -> tuple[Tensor, int]:
+        question = asked(number, here, goal, budget)
+        return peer.plan(question, settings)[None], question.futures
+
+    # A library's import is no part of a search's time.
+    peer.plan(asked(0, problems.starts[:1], problems.goals[:1], WARMING), settings)
+    return _search_each(problems, plan, on_plan)
+
+
+def _search_each(
+    problems: Problems, plan: Callable[[int, Tensor, Tensor], tuple[Tensor, int]], on_plan: Callable[[], None]
+) -> dict[str, Any]:
+    """Every problem alone: (number, start, goal) -> plan (1, H, A) and the futures it took.
+
+    Plans are clipped to their bounds before they are judged; one that is not finite is judged as doing nothing.
+    """
     plans, times, imagined = [], [], []
     for number in range(len(problems.starts)):
         here, goal = problems.starts[number : number + 1], problems.goals[number : number + 1]
-        generator = torch.Generator(device=here.device).manual_seed(number)
         began = time.perf_counter()
-        plan = planner.plan(problems.model, here, goal, budget, generator=generator)
+        actions, futures = plan(number, here, goal)
         times.append(1000 * (time.perf_counter() - began))
-        plans.append(plan.actions)
-        imagined.append(plan.futures)
+        plans.append(actions.detach())
+        imagined.append(futures)
         on_plan()
-    actions = torch.cat(plans)
-    rest = resting_action(problems.model, actions.device).expand_as(actions)
+    drawn = torch.cat(plans)
+    rest = resting_action(problems.model, drawn.device).expand_as(drawn)
+    sound = torch.isfinite(drawn).all(-1).all(-1)
+    actions = torch.where(sound[:, None, None], drawn.clamp(-1.0, 1.0), rest)
     return {
         "costs": problems.costs(actions).tolist(), "rest": problems.costs(rest).tolist(), "ms": times,
-        "imagined": median(imagined),
+        "imagined": median(imagined), "unsound": int((~sound).sum()),
+        "largest_action": float(drawn[sound].abs().max()) if sound.any() else 0.0,
     }  # fmt: skip
 
 
@@ -201,118 +313,3 @@ def _check(words: Mapping[str, Any]) -> tuple[list[str], list[Budget]]:
     if not isinstance(words["task"], str):
         raise ValueError(f"suite=planners asks for one task; task is {words['task']}, give one")
     return kinds, [Budget(number // iterations, iterations) for number in futures]
-
-
-# -- what is written and shown -----------------------------------------------------------------------------------------
-
-
-def _figures(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What each search came to: the cost over that of doing nothing, and over plain CEM's, problem by problem."""
-    plain = {row["futures"]: row for row in rows if row["planner"] == BASELINE}
-    out = []
-    for row in rows:
-        costs, rest = np.array(row["costs"]), np.array(row["rest"])
-        resampling = Resampling(len(costs))
-        share = costs / rest
-        figures = {
-            **{key: row[key] for key in ("problems", "planner", "futures", "imagined")},
-            "cost_over_rest": asdict(resampling.estimate(lambda w, x=share: float(w @ x / w.sum()))),
-            "cost": float(costs.mean()),
-            "ms_median": median(row["ms"]),
-            "ms_p99": percentile_99(row["ms"]),
-        }
-        base = plain.get(row["futures"])
-        if base is not None and row["planner"] != BASELINE:
-            apart = share - np.array(base["costs"]) / np.array(base["rest"])
-            figures[f"minus_{BASELINE}"] = asdict(resampling.estimate(lambda w, x=apart: float(w @ x / w.sum())))
-        out.append(figures)
-    return out
-
-
-def _said(estimate: Mapping[str, float]) -> str:
-    return f"{estimate['value']:.3f} [{estimate['low']:.3f}, {estimate['high']:.3f}]"
-
-
-_COLUMNS = ("planner", "futures", "cost over rest (95 %)", f"minus {BASELINE}'s, paired", "ms (p99)")
-
-
-def _lines(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
-    return [
-        (
-            one["planner"], f"{one['imagined']:.0f}", _said(one["cost_over_rest"]),
-            _said(one[f"minus_{BASELINE}"]) if f"minus_{BASELINE}" in one else "",
-            f"{one['ms_median']:.0f} ({one['ms_p99']:.0f})",
-        )
-        for one in _figures(rows)
-    ]  # fmt: skip
-
-
-def _table(rows: Sequence[Mapping[str, Any]]) -> Any:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    title = f"{len(rows[0]['costs'])} problems of kind {rows[0]['problems']}"
-    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for number, column in enumerate(_COLUMNS):
-        table.add_column(column, justify="left" if number == 0 else "right", no_wrap=bool(number))
-    for line in _lines(rows):
-        table.add_row(*line)
-    return table
-
-
-def _write(folder: Path, rows: Sequence[Mapping[str, Any]], about: Mapping[str, Any]) -> list[Path]:
-    kinds = list(dict.fromkeys(row["problems"] for row in rows))
-    by_kind = {kind: [row for row in rows if row["problems"] == kind] for kind in kinds}
-    written = [folder / "planners.json", folder / "planners.md"]
-    figures = [one for kind in kinds for one in _figures(by_kind[kind])]
-    write_whole(written[0], (json.dumps({**about, "figures": figures}, indent=1, default=str) + "\n").encode())
-    page = [
-        "# The search alone",
-        f"{about['count']} problems of each kind from seed {about['seed']}, one at a time. Cost of the plan that came back, "
-        "judged in float32, over that of doing nothing; mean and 95 % interval over problems (bootstrap). A gradient counts "
-        "as two futures.",
-        f"```bash\n{about['command']}\n```",
-    ]
-    for kind in kinds:
-        heads = [f"| {' | '.join(line)} |" for line in (_COLUMNS, ("---",) * len(_COLUMNS))]
-        lines = [f"| {' | '.join(line)} |" for line in _lines(by_kind[kind])]
-        page += [f"## {kind}", "\n".join([*heads, *lines]), f"![cost](planners-{kind}.png)"]
-        written.append(_draw(by_kind[kind], folder / f"planners-{kind}.png"))
-    write_whole(written[1], ("\n\n".join(page) + "\n").encode())
-    return written
-
-
-def _draw(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
-    """Cost against futures and against milliseconds, a line for each planner."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-    from matplotlib.ticker import LogLocator, NullFormatter
-
-    figures = _figures(rows)
-    with plt.rc_context({"axes.spines.top": False, "axes.spines.right": False, "font.size": 10}):
-        figure, axes = plt.subplots(1, 2, figsize=(9.6, 4.0), sharey=True)
-        for planner, colour in zip(dict.fromkeys(one["planner"] for one in figures), itertools.cycle(_COLOURS)):
-            own = [one for one in figures if one["planner"] == planner]
-            value, low, high = (
-                np.array([max(one["cost_over_rest"][end], 1e-6) for one in own]) for end in ("value", "low", "high")
-            )
-            for axis, what in zip(axes, ("imagined", "ms_median"), strict=True):
-                axis.plot([one[what] for one in own], value, color=colour, marker="o", markersize=4, label=planner)
-                axis.fill_between([one[what] for one in own], low, high, color=colour, alpha=0.15, linewidth=0)
-        for axis, name in zip(axes, ("futures imagined", "milliseconds, median"), strict=True):
-            axis.set_xscale("log")
-            axis.set_yscale("log")
-            axis.set_xlabel(name)
-            axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
-            axis.xaxis.set_major_formatter("{x:g}")
-            axis.xaxis.set_minor_formatter(NullFormatter())
-        axes[0].set_ylabel("cost over doing nothing")
-        axes[0].legend(frameon=False)
-        figure.tight_layout()
-        unfinished = path.with_name(f".{path.stem}.unfinished.png")
-        figure.savefig(unfinished, dpi=130)
-        plt.close(figure)
-    os.replace(unfinished, path)
-    return path
