@@ -27,7 +27,8 @@ from planners.benchmark.latent_world import HORIZON, LatentWorld
 from planners.benchmark.peers import Asked, Peer, find
 from planners.benchmark.report import write_whole
 from planners.benchmark.stats import median
-from planners.objectives import FeatureDistance, Objective
+from planners.hybrid import Hybrid
+from planners.objectives import FeatureDistance, LearnedDistance, Objective
 from planners.plan import Budget
 from planners.planner import Planner, per_dimension, resting_action
 from planners.registry import make_objective, make_planner, nearest
@@ -35,7 +36,11 @@ from worldmodel.interface import WorldModel
 
 # What searching in the latent world wants instead of the arm's settings.
 _LATENT_SETTINGS = {"horizon": HORIZON, "initial_std": 0.8, "min_std": 0.02, "proposal_share": 0.0, "within_prior": 0.0}
-PROBLEMS = ("latent", "model")
+# The simulator has no prior that proposes, and measures the true distance.
+_SIMULATOR_SETTINGS = {"proposal_share": 0.0, "within_prior": 0.0}
+PROBLEMS = ("latent", "model", "simulator")
+# The kinds whose brain has no slopes to follow.
+WITHOUT_SLOPES = ("simulator",)
 # Enough for a peer to import what it needs.
 WARMING = Budget(20, 1)
 
@@ -126,16 +131,21 @@ def run(words: Mapping[str, Any], planners: Sequence[Mapping[str, Any]], folder:
         for problems in every:
             kind = problems.name
             kept = Kept.of(problems, folder, seed)
-            for one, budget in itertools.product([*planners, *peers], budgets):
+            able = [one for one in [*planners, *peers] if kind not in WITHOUT_SLOPES or not follows_slopes(one)]
+            left_out = [_name(one) for one in [*planners, *peers] if one not in able]
+            if left_out:
+                console.print(f"{kind}: without {', '.join(left_out)}, who follow slopes; it has none.")
+            progress.advance(bar, count * len(budgets) * len(left_out))
+            for one, budget in itertools.product(able, budgets):
                 if isinstance(one, Peer):
                     settings, space = one.settings(kind), spaces[kind]
                     key = peer_key(one, settings, space, words["objective"], budget)
                     search = partial(search_all_by_peer, problems, one, settings, space, budget)
-                    who = {"planner": one.name, "peer": {**one.about, "settings": settings}}
+                    who = {"planner": _name(one), "peer": {**one.about, "settings": settings}}
                 else:
                     key = [dict(one), words["objective"], budget.samples, budget.iterations]
                     search = partial(search_all, problems, one, words["objective"], budget)
-                    who = {"planner": str(one["name"])}
+                    who = {"planner": _name(one)}
                 progress.update(bar, description=f"{kind}: {who['planner']}, {budget.futures} futures")
                 found = kept.get(key)
                 if found is None:
@@ -152,7 +162,8 @@ def run(words: Mapping[str, Any], planners: Sequence[Mapping[str, Any]], folder:
 
 
 def make_problems(kind: str, words: Mapping[str, Any], count: int, seed: int) -> Problems:
-    """`latent`: a random world with reachable goals. `model`: the brain, asked for what a task wants."""
+    """`latent`: a random world with reachable goals. `model`: the brain, asked for what a task wants. `simulator`: the same
+    tasks with the true simulator for a brain and the true distance for a cost."""
     if kind == "latent":
         world = LatentWorld()
         starts, goals = world.problems(count, seed)
@@ -162,18 +173,20 @@ def make_problems(kind: str, words: Mapping[str, Any], count: int, seed: int) ->
     import gymnasium
 
     import envs
-    from planners.benchmark.episode import visible_goal
+    from planners.benchmark.episode import SIMULATOR, visible_goal
     from planners.benchmark.suite import SUITES
 
     assert envs  # importing it registers the worlds
-    config = words["model"]
+    true = kind == "simulator"
+    config = {"name": "simulator"} if true else words["model"]
     model = make_model(config, str(words["task"]), int(words["threads"]))
-    judge = make_model({**config, "precision": "float32"}, str(words["task"]), int(words["threads"]))
+    judge = model if true else make_model({**config, "precision": "float32"}, str(words["task"]), int(words["threads"]))
     world = {key: words[key] for key in ("simulator", "cameras", "image_size", "variation", "task")}
     env: Any = gymnasium.make(SUITES["tabletop"], disable_env_checker=True, **world)
     starts, goals = [], []
     for number in range(seed, seed + count):
         observation, info = env.reset(seed=number)
+        observation[SIMULATOR] = env.unwrapped.save_state()
         starts.append(
             model.encode({key: torch.from_numpy(np.array(observation[key]))[None] for key in model.required_keys})
         )
@@ -181,10 +194,20 @@ def make_problems(kind: str, words: Mapping[str, Any], count: int, seed: int) ->
         assert isinstance(goal, Tensor)  # a scene's goal is one picture
         goals.append(goal)
     env.close()
-    objective = make_objective(words["objective"])
+    objective = Objective(learned=LearnedDistance()) if true else make_objective(words["objective"])
     decides = json.dumps([world, dict(config), weights_digest(config)], sort_keys=True)
     mark = hashlib.sha256(decides.encode()).hexdigest()[:12]
-    return Problems(kind, model, judge, torch.cat(starts), torch.cat(goals), objective, {}, mark)
+    settings = _SIMULATOR_SETTINGS if true else {}
+    return Problems(kind, model, judge, torch.cat(starts), torch.cat(goals), objective, settings, mark)
+
+
+def _name(planner: Mapping[str, Any] | Peer) -> str:
+    return planner.name if isinstance(planner, Peer) else str(planner["name"])
+
+
+def follows_slopes(planner: Mapping[str, Any] | Peer) -> bool:
+    """Whether it asks for the gradient of a cost, which not every brain has."""
+    return planner.slopes if isinstance(planner, Peer) else isinstance(make_planner(planner), Hybrid)
 
 
 def search_space(kind: str, planners: Sequence[Mapping[str, Any]]) -> SearchSpace:

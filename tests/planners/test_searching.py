@@ -54,6 +54,17 @@ def test_searches_are_compared_problem_by_problem(tmp_path: Path, capsys: pytest
     assert json.loads((out / "planners.json").read_text())["figures"][2]["cost"] != of_push
 
 
+def test_the_true_simulator_is_searched_by_those_who_only_sample(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["search.problems=[simulator]", "search.futures=[24]", "task=reach", "episodes=2", f"out={tmp_path}"]
+    assert front_door(["bench", *SMALL, *words]) == 0
+    assert "simulator: without hybrid, who follow slopes; it has none." in capsys.readouterr().out
+    (figures,) = json.loads((tmp_path / "planners.json").read_text())["figures"]
+    assert figures["planner"] == "cem"
+    assert figures["cost_over_rest"]["high"] < 0.9  # nearer by the ruler than doing nothing
+
+
 def test_the_latent_world_has_goals_that_can_be_reached() -> None:
     world = LatentWorld()
     starts, goals = world.problems(6, seed=11_000)

@@ -31,6 +31,7 @@ class Peer:
         grid: what may be tuned, and between what; tuning begins at the first of each.
         tuned: by the kind of problems, what tuning found.
         note: what a reader of its figures should know.
+        slopes: whether it asks for gradients.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Peer:
     grid: Mapping[str, Sequence[Any]]
     tuned: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     note: str = ""
+    slopes: bool = False
 
     @property
     def version(self) -> str | None:

@@ -104,6 +104,7 @@ PEERS: dict[str, Peer] = {
             "stable-worldmodel",
             f"{_OURS}.stable_worldmodel:adam",
             grid={"rate": (0.1, 0.03, 0.3), "starts": (10, 1, 3, 30), "spread": _SPREADS, "clip": _CLIP},
+            slopes=True,
         ),
         Peer(
             "cmaes",
