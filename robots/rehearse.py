@@ -158,6 +158,7 @@ def _words(rollout: Rollout, plan: PlanRecord, brain: Brain) -> str:
     if plan.uncertainty is not None:
         doubt = f"doubt {plan.uncertainty.max():.2f} (1 = calibrated)"
     costs = " -> ".join(f"{cost:.2f}" for cost in plan.cost_per_iteration)
+    schedule = "" if plan.branch is None else f"Of the gripper's schedules the best: {plan.branch}.\n"
     return (
         f"[bold]{about['task']}[/], {about['simulator']} scene {about['seed']}: {len(plan.actions)} steps "
         f"({len(plan.actions) / about['rate_hz']:.1f} s) ahead with {brain.model_name} and {brain.planner_name}\n"
@@ -165,6 +166,7 @@ def _words(rollout: Rollout, plan: PlanRecord, brain: Brain) -> str:
         f"({way[-1, 0]:.1f}, {way[-1, 1]:.1f}, {way[-1, 2]:.1f}) cm.\n"
         f"Best cost after each iteration: {costs}; the plan's is {terms} = {plan.cost:.2f}; {doubt}.\n"
         f"{plan.futures} futures in {plan.plan_ms:.0f} ms; {plan.stopped}. Plan {about['digest']}.\n"
+        f"{schedule}"
     )
 
 
@@ -238,7 +240,8 @@ def _write(folder: Path, rollout: Rollout, plan: PlanRecord, landscape: Landscap
         **rollout.about, "actions": plan.actions.tolist(), "cost": plan.cost, "terms": plan.terms,
         "cost_per_iteration": plan.cost_per_iteration.tolist(), "futures": plan.futures, "discarded": plan.discarded,
         "uncertainty": None if plan.uncertainty is None else plan.uncertainty.tolist(), "plan_ms": plan.plan_ms,
-        "stopped": plan.stopped, "landscape": None if landscape is None else _numbers(landscape), "versions": versions(),
+        "stopped": plan.stopped, **({} if plan.branch is None else {"branch": plan.branch}),
+        "landscape": None if landscape is None else _numbers(landscape), "versions": versions(),
     }  # fmt: skip
     (folder / "plan.safetensors").chmod(0o644)
     rollout.save(folder / "rollout")

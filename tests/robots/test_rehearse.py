@@ -40,6 +40,16 @@ def test_a_plan_is_printed_and_written(call: Premotor, tmp_path: Path, capsys: p
     assert "/search/landscape" in {str(chunk.entity_path) for chunk in chunks}
 
 
+def test_the_gripper_s_schedule_is_said(call: Premotor, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["planner.schedules={dimension:dgripper,starts:[0.0]}", "budget.samples=24", "landscape=null", "out=p"]
+    assert call("plan", "env=tabletop/lift", *words) == 0
+    plan = json.loads((tmp_path / "p" / "plan.json").read_text())
+    assert plan["branch"] in ("keep", "close now", "open now")
+    assert f"Of the gripper's schedules the best: {plan['branch']}." in " ".join(capsys.readouterr().out.split())
+    gripper = np.array(plan["actions"])[:, 6]
+    assert np.allclose(gripper, {"keep": 0.0, "close now": 0.5, "open now": -0.5}[plan["branch"]])
+
+
 def test_the_same_seed_gives_the_same_plan(call: Premotor, tmp_path: Path) -> None:
     digests = []
     for out, seed in (("a", 10_000), ("b", 10_000), ("c", 10_001)):
