@@ -193,9 +193,12 @@ class Ahead(MPC):
         self.late += 1
         said = self._lateness()
         left = 0 if self._current is None else self._current.plan.actions.shape[1] - self._at
-        if self._overtime >= self._patience or not left:
+        moves = self._current is not None and any(index not in self._still for index in self._current.rows)
+        if self._overtime >= self._patience or not left or not moves:
             return said
         self._overtime += 1
+        # Who holds meanwhile does not go on: a plan whose first steps count as done is not for it.
+        self._void |= dict.fromkeys(self._still, "waiting for a plan that knows how long it held")
         words = f"{said}: going on with the last one, step {self._overtime} of {self._patience}"
         self._words = dict.fromkeys(range(self._batch or 0), (words,))
         return None

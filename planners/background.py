@@ -61,6 +61,7 @@ class Background(Ahead):
         self._closed = False
         super().__init__(model, planner, goal, budget, seed, route=route, rule=rule, delay=delay, foresee=foresee)
         # A pool's threads are joined when the interpreter ends, whoever forgot to close.
+        self._own = worker is None
         self._worker = worker or ThreadPoolExecutor(1, thread_name_prefix="premotor-search")
 
     def __enter__(self) -> Self:
@@ -72,9 +73,12 @@ class Background(Ahead):
         self.close()
 
     def close(self) -> None:
-        """End the search under way and the thread; the agent can act no more."""
+        """End the search under way, and the thread where it is one's own; the agent can act no more."""
         self._closed = True
-        self._worker.shutdown(wait=True, cancel_futures=True)
+        if self._own:
+            self._worker.shutdown(wait=True, cancel_futures=True)
+        else:
+            self._settle()
 
     def act_batch(self, observations: Sequence[Mapping[str, object]]) -> np.ndarray:
         """One observation for each of B environments -> actions (B, A) float32 in physical units, at once."""

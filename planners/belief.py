@@ -37,11 +37,15 @@ class Memory(Protocol):
 def proposals(model: WorldModel, latent: Tensor, goal: Aimed, n: int, generator: torch.Generator) -> Tensor | None:
     """What the prior proposes, (B, n, K, A): each environment is asked alone and with the same noise.
 
-    Of several pictures of a goal each is asked for its part; who has none is proposed nothing: NaN.
+    Of several pictures of a goal each is asked for its part; who has none, or does not know where it is, is proposed nothing:
+    NaN.
     """
     seed = int(torch.randint(2**62, (1,), generator=generator, device=generator.device))
     rows: list[Tensor | None] = []
     for b in range(len(latent)):
+        if not torch.isfinite(latent[b]).all():
+            rows.append(None)  # where it is, is not known
+            continue
         wanted = goal.each[b].pictures if isinstance(goal, Targets) else (goal[b : b + 1],)
         parts = []
         for number, one in enumerate(wanted):
@@ -71,7 +75,7 @@ def prior_belief(
     if isinstance(goal, Targets):
         if not goal.pictured and goal.most:
             raise ValueError("within_prior wants a goal picture for every environment, or for none")
-        # Around one middle: of several pictures, that of the nearest.
+        # Around one middle: of several pictures that of the nearest, of a mean that of the weightiest.
         goal = goal if (heading := goal.heading(model, latent)) is None else heading
     drawn = proposals(model, latent, goal, PRIOR_DRAWS, generator)
     if drawn is None or not torch.isfinite(drawn).all():

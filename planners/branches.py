@@ -38,7 +38,8 @@ class Schedules:
     starts: tuple[float, ...] = (0.0, 0.5)
 
     def __post_init__(self) -> None:
-        if not self.starts or not all(0.0 <= start < 1.0 for start in self.starts):
+        sound = isinstance(self.starts, tuple) and all(isinstance(start, int | float) for start in self.starts)
+        if not sound or not self.starts or not all(0.0 <= start < 1.0 for start in self.starts):
             raise ValueError(
                 f"schedules.starts is {self.starts}; each is a share of the horizon, 0 or more and below 1"
             )

@@ -132,6 +132,9 @@ def make_curve(horizon: int, repeat: int = 1, knots: int | None = None, spline: 
 
 def check_curve(horizon: int, repeat: int, knots: int | None, spline: str) -> None:
     """Refuse what no plan can be made of."""
+    for name, value in (("repeat", repeat), ("knots", knots)):
+        if not isinstance(value, int | None) or isinstance(value, bool):
+            raise ValueError(f"{name} is {value!r}; it is a whole number")
     if not 1 <= repeat <= horizon:
         raise ValueError(f"repeat is {repeat}; an action is held for 1 to {horizon} steps, the horizon")
     if knots is not None and repeat != 1:

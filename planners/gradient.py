@@ -1,4 +1,4 @@
-"""Slopes alone: quasi-Newton steps through the brain from several beginnings, within bounds."""
+"""Slopes alone: steps down through the brain from several beginnings, within bounds."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from planners.plan import Budget
 
 @dataclass(frozen=True, kw_only=True)
 class Gradient(Hybrid):
-    """Projected L-BFGS from the warm start, from rest, from what the prior proposes and from random beginnings.
+    """Adam or projected L-BFGS from the warm start, from rest, from what the prior proposes and from random beginnings.
 
     Nothing is sampled but the beginnings (a few more than are followed, where the budget does not come out even): where the
     brain is smooth and its valleys few, that is all it takes. Where they are many, `Hybrid` looks for the best of them first.
     """
 
     explore: float = 0.0
-    starts: int = 6
+    starts: int = 3
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -57,7 +57,7 @@ class MPC:
     """Acts towards a goal; holds still, and says why, when it cannot know what to do.
 
     The same seed and observations give the same actions. An environment's actions do not depend on the others in its
-    batch.
+    batch (but for the last digits of what a brain encodes of several pictures at once).
 
     Args:
         model: the brain.

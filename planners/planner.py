@@ -110,6 +110,10 @@ class SamplingPlanner(Planner):
             raise ValueError(f"trusted is {self.trusted}; it must be above 0, or null to trust all")
         if not (self.within_prior >= 0 and math.isfinite(self.within_prior)):
             raise ValueError(f"within_prior is {self.within_prior}; it is a number of spreads, 0 or more")
+        if not isinstance(self.schedules, Schedules | None):
+            raise ValueError(
+                f"schedules is {self.schedules!r}; say {{dimension: dgripper, starts: [0.0, 0.5]}}, or null"
+            )
         check_curve(self.horizon, self.repeat, self.knots, self.spline)
 
     # -- what an algorithm adds ------------------------------------------------------------------------------------
@@ -245,10 +249,13 @@ class SamplingPlanner(Planner):
         if proposed is not None:
             # A shorter proposal is continued by the belief, so that the rest of the horizon is searched too.
             steps = min(proposed.shape[2], self.horizon)
-            actions = curve.expand(drawn[:, :wanted]).clone()
+            # The bounds of a curve are of whole environments, these are rows of branches; they are clamped later.
+            actions = replace(curve, within=None).expand(drawn[:, :wanted]).clone()
             proposed = proposed[:, :, :steps].to(drawn.dtype)
-            actions[:, :, :steps] = torch.where(torch.isfinite(proposed), proposed, actions[:, :, :steps])
-            drawn[:, :wanted] = curve.fit(actions)
+            known = torch.isfinite(proposed)
+            actions[:, :, :steps] = torch.where(known, proposed, actions[:, :, :steps])
+            told = known.flatten(2).any(-1)[..., None, None]
+            drawn[:, :wanted] = torch.where(told, curve.fit(actions), drawn[:, :wanted])
         return torch.cat([*parts, drawn], 1)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -201,7 +202,7 @@ class Search:
             latents = self._model.predict(self._latent.clone(), actions)
             goal = self._goal.clone() if isinstance(self._goal, Tensor) else self._goal
             terms = judge(self._objective, self._model, latents, actions, goal, self._latent.clone())
-            total = torch.stack(list(terms.values())).sum(0)
+            total = reduce(torch.add, terms.values())
             if not total.requires_grad:
                 raise ValueError(
                     f"{self._model.name} cannot be differentiated; choose a planner that only samples: cem"
@@ -214,7 +215,8 @@ class Search:
 
     def _keep(self, actions: Tensor, latents: Tensor, terms: dict[str, Tensor]) -> Tensor:
         """Keep the best of a chunk where it beats the best so far; costs (B, C), infinite where unsound."""
-        cost = torch.stack(list(terms.values())).sum(0)
+        # One after the other: terms that are zero for whom others brought along change no digit.
+        cost = reduce(torch.add, terms.values())
         # A sum is finite only if all that is summed is: one pass over the latents, no mask of their size.
         sound = torch.isfinite(cost) & torch.isfinite(latents.flatten(2).sum(-1, dtype=torch.float32))
         self._discarded += (~sound).sum()

@@ -10,11 +10,13 @@ import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from planners.objectives import Objective, RegionDistance
+from planners.objectives import ActionPenalty, Objective, RegionDistance, Term
 from planners.region import FREE, Region, bounds, outside
 from worldmodel.interface import Latent, WorldModel
 
@@ -77,15 +79,18 @@ class Targets:
         return torch.cat(rows)
 
     def heading(self, model: WorldModel, latent: Latent) -> Latent | None:
-        """Of every goal the one picture (B, *L) that the brain thinks nearest to a latent (B, *L); None where one has no
-        picture."""
+        """Of every goal one picture (B, *L): that which the brain thinks nearest to a latent (B, *L), or where their mean
+        counts the weightiest; None where one has no picture."""
         if not self.pictured:
             return None
         rows = []
         for row, target in enumerate(self.each):
             here = latent[row : row + 1]
             steps = [_steps(model, here, one) for one in target.pictures]
-            nearest = min(range(len(steps)), key=steps.__getitem__) if target.weights is None else 0
+            if target.weights is None:
+                nearest = min(range(len(steps)), key=steps.__getitem__)
+            else:
+                nearest = max(range(len(steps)), key=target.weights.__getitem__)
             rows.append(target.latents[nearest : nearest + 1])
         return torch.cat(rows)
 
@@ -142,6 +147,10 @@ def aimed(objective: Objective, goal: Aimed) -> Objective:
     terms = dict(objective.terms)
     if not any(isinstance(term, RegionDistance) for term in terms.values()):
         terms["region"] = RegionDistance()
+    if not all(len(target.latents) for target in goal.each):
+        with torch.inference_mode(False):  # slopes go through it
+            alone = torch.tensor([[not len(target.latents)] for target in goal.each], device=device)
+        terms["rest"] = _Rest(alone)
     told = copy.copy(objective)
     told.terms = {
         name: replace(term, low=low, high=high) if isinstance(term, RegionDistance) else term
@@ -169,29 +178,51 @@ def judge(
     if isinstance(goal, Tensor):
         return objective(model, latents, actions, goal)
     looking = [name for name, term in objective.terms.items() if getattr(term, "looks_at_goal", True)]
-    if not goal.most:
-        blind = copy.copy(objective)
-        blind.terms = {name: term for name, term in objective.terms.items() if name not in looking}
-        return blind(model, latents, actions, present)
-    asked = [objective(model, latents, actions, goal.picture(k, present)) for k in range(goal.most)]
+    others = {name: term for name, term in objective.terms.items() if name not in looking}
+    found = _only(objective, others)(model, latents, actions, present) if others else {}
+    if not looking or not goal.most:
+        return found
+    if not goal.pictured:
+        # Who has no picture looks at where it is; a distance of nothing has no slope, and must not spoil the others'.
+        pictured = torch.tensor([bool(len(target.latents)) for target in goal.each], device=latents.device)
+        latents = torch.where(pictured.view(-1, *[1] * (latents.ndim - 1)), latents, latents.detach())
+    seen = _only(objective, {name: objective.terms[name] for name in looking})
+    asked = [seen(model, latents, actions, goal.picture(k, present)) for k in range(goal.most)]
     if goal.most == 1 and goal.pictured:
-        return asked[0]
-    if not looking:
-        return asked[0]
-    totals = torch.stack([sum((terms[name] for name in looking), torch.zeros(())) for terms in asked])
+        found |= asked[0]
+        return {name: found[name] for name in objective.terms}
+    totals = torch.stack([reduce(torch.add, terms.values()) for terms in asked])
     chosen = torch.where(torch.isfinite(totals), totals, math.inf).argmin(0, keepdim=True)
     nearest = torch.tensor([[bool(len(t.latents)) and t.weights is None] for t in goal.each], device=latents.device)
     weights = [[_weight(target, k)] for k in range(goal.most) for target in goal.each]
     shares = torch.tensor(weights, device=latents.device).view(goal.most, len(goal), 1)
-    reduced = dict(asked[0])
     for name in looking:
         costs = torch.stack([terms[name] for terms in asked])
         mean = costs[0] * shares[0]
         # In order, so that who else is there changes nothing.
         for cost, share in zip(costs[1:], shares[1:], strict=True):
             mean = mean + cost * share
-        reduced[name] = torch.where(nearest, costs.gather(0, chosen)[0], mean)
-    return reduced
+        found[name] = torch.where(nearest, costs.gather(0, chosen)[0], mean)
+    return {name: found[name] for name in objective.terms}
+
+
+def _only(objective: Objective, terms: dict[str, Term]) -> Objective:
+    """The objective with these terms alone."""
+    part = copy.copy(objective)
+    part.terms = terms
+    return part
+
+
+@dataclass(frozen=True)
+class _Rest:
+    """Inside a region every way to stay there costs the same, and to rest is the best of them: who has a region alone,
+    rows (B, 1), pays a little for effort."""
+
+    rows: Tensor
+    looks_at_goal: ClassVar[bool] = False
+
+    def __call__(self, model: WorldModel, latents: Tensor, actions: Tensor, goal: Tensor) -> Tensor:
+        return torch.where(self.rows, ActionPenalty()(model, latents, actions, goal), 0.0)
 
 
 def _weight(target: Target, number: int) -> float:

@@ -64,5 +64,6 @@ def region_outcome(goal: Goal, state: np.ndarray | None) -> dict[str, Any]:
     region = goal.wishes[0].region
     if region is None or state is None:
         return {}
-    away = region.outside([float(value) for value in state])
+    # A state is measured in single precision: a thousandth of a millimetre is not outside.
+    away = [beyond if beyond > 1e-6 else 0.0 for beyond in region.outside([float(value) for value in state])]
     return {"in_region": not any(away), "outside_region": list(away)}

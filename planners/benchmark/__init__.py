@@ -122,11 +122,15 @@ def cells_of(cfg: DictConfig) -> list[Cell]:
     models = _choices("model", words.get("models"), words["model"])
     planners = _choices("planner", words.get("planners"), words["planner"])
     Budget(**words["budget"])
+    ahead, foresee = _ahead(words)
     for planner in planners:
-        make_planner(planner, words["objective"])
+        steps = getattr(make_planner(planner, words["objective"]), "horizon", ahead)
+        if ahead > steps:
+            raise ValueError(
+                f"ahead is {ahead}, and {planner['name']} plans {steps} steps; plan no farther ahead than that"
+            )
     world = {key: words[key] for key in ("cameras", "image_size", "variation")}
     subgoals = _subgoals(words.get("subgoals"))
-    ahead, foresee = _ahead(words)
     return [
         Cell(
             words["suite"], str(task), str(words["simulator"]), world, model, planner, words["objective"],

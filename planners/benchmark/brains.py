@@ -36,7 +36,8 @@ def make_model(config: Mapping[str, Any], task: str, threads: int = 1) -> WorldM
         return SimulatorModel(task, space, threads=threads)
     from envs.judged_simulator import JudgedSimulator
 
-    judge = worldmodel.load(str(config.get("judge") or "tabletop"), device, space)
+    # Beside a simulator, whose latents live there.
+    judge = worldmodel.load(str(config.get("judge") or "tabletop"), "cpu", space)
     size = getattr(getattr(judge, "architecture", None), "image_size", 64)
     return JudgedSimulator(task, space, judge, threads=threads, image_size=size)
 

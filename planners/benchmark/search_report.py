@@ -132,6 +132,7 @@ def _peers_said(found: Sequence[Mapping[str, Any]]) -> list[str]:
     peers = {one["planner"]: one["peer"] for one in found if "peer" in one}
     if not peers:
         return []
+    never = [name for name, peer in peers.items() if not peer["tuned"]]
     most = max(one["futures"] for one in found)
     ranked = sorted((one["cost_over_rest"]["value"], one["planner"]) for one in found if one["futures"] == most)
     lines = [
@@ -139,6 +140,8 @@ def _peers_said(found: Sequence[Mapping[str, Any]]) -> list[str]:
         "The best peer is the one with the lowest mean at that budget on these very problems. Plans are clipped to [-1, 1] "
         "before they are judged; max |a| is the largest number before.",
     ]
+    if never:
+        lines.append(f"Not tuned, but at the first of their settings: {', '.join(never)}.")
     if lost := {one["planner"]: one["unsound"] for one in found if one.get("unsound")}:
         said = ", ".join(f"{name} {count}" for name, count in lost.items())
         lines.append(f"Plans with NaN or infinity, judged as doing nothing (at the last budget with any): {said}.")

@@ -35,7 +35,12 @@ from planners.registry import make_objective, make_planner, nearest
 from worldmodel.interface import WorldModel
 
 # What searching in the latent world wants instead of the arm's settings.
-_LATENT_SETTINGS = {"horizon": HORIZON, "initial_std": 0.8, "min_std": 0.02, "proposal_share": 0.0, "within_prior": 0.0}
+_LATENT_SETTINGS = {
+    "horizon": HORIZON, "initial_std": 0.8, "min_std": 0.02, "proposal_share": 0.0, "within_prior": 0.0,
+    "steps": "newton", "starts": 3, "schedules": None, "knots": None, "repeat": 1,
+}  # fmt: skip
+# Of the brain's cost alone, not of what comes of it in the world: slopes may lead as far as other people's planners go.
+_MODEL_SETTINGS = {"reach": 0.0}
 # The simulator has no prior that proposes, and measures the true distance.
 _SIMULATOR_SETTINGS = {"proposal_share": 0.0, "within_prior": 0.0}
 PROBLEMS = ("latent", "model", "simulator")
@@ -133,6 +138,8 @@ def run(words: Mapping[str, Any], planners: Sequence[Mapping[str, Any]], folder:
             kept = Kept.of(problems, folder, seed)
             able = [one for one in [*planners, *peers] if kind not in WITHOUT_SLOPES or not follows_slopes(one)]
             left_out = [_name(one) for one in [*planners, *peers] if one not in able]
+            if not able:
+                raise ValueError(f"{kind} problems have no slopes to follow; add one that samples to planners=: cem")
             if left_out:
                 console.print(f"{kind}: without {', '.join(left_out)}, who follow slopes; it has none.")
             progress.advance(bar, count * len(budgets) * len(left_out))
@@ -141,7 +148,10 @@ def run(words: Mapping[str, Any], planners: Sequence[Mapping[str, Any]], folder:
                     settings, space = one.settings(kind), spaces[kind]
                     key = peer_key(one, settings, space, words["objective"], budget)
                     search = partial(search_all_by_peer, problems, one, settings, space, budget)
-                    who = {"planner": _name(one), "peer": {**one.about, "settings": settings}}
+                    who = {
+                        "planner": _name(one),
+                        "peer": {**one.about, "settings": settings, "tuned": kind in one.tuned},
+                    }
                 else:
                     key = [dict(one), words["objective"], budget.samples, budget.iterations]
                     search = partial(search_all, problems, one, words["objective"], budget)
@@ -197,7 +207,7 @@ def make_problems(kind: str, words: Mapping[str, Any], count: int, seed: int) ->
     objective = Objective(learned=LearnedDistance()) if true else make_objective(words["objective"])
     decides = json.dumps([world, dict(config), weights_digest(config)], sort_keys=True)
     mark = hashlib.sha256(decides.encode()).hexdigest()[:12]
-    settings = _SIMULATOR_SETTINGS if true else {}
+    settings = _SIMULATOR_SETTINGS if true else _MODEL_SETTINGS
     return Problems(kind, model, judge, torch.cat(starts), torch.cat(goals), objective, settings, mark)
 
 

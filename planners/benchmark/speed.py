@@ -126,7 +126,10 @@ def run(words: Mapping[str, Any], planners: Sequence[Mapping[str, Any]], folder:
             if not isinstance(planner, SamplingPlanner) or planner.populations(search) != _all_sampled(planner, search):
                 continue  # bare predictions are no measure of what follows slopes, nor of what does not search
             status.update(f"overhead of {name}")
-            inner = replace(planner, horizon=HORIZON, initial_std=0.8, within_prior=0.0, proposal_share=0.0)
+            inner = replace(
+                planner, horizon=HORIZON, initial_std=0.8, within_prior=0.0, proposal_share=0.0, schedules=None,
+                knots=None, repeat=1,
+            )  # fmt: skip
             pair = overhead(inner, search, rounds, world, starts, goals)
             costs.append({"planner": name, **asdict(pair)})
         for name, planner in made.items():
@@ -163,6 +166,11 @@ def _check(words: Mapping[str, Any]) -> Mapping[str, Any]:
             raise ValueError(f"speed.{key} is {asked[key]}; it must be {least} or more")
     if not asked["budgets"] or any(not isinstance(pair, list) or len(pair) != 2 for pair in asked["budgets"]):
         raise ValueError(f"speed.budgets is {asked['budgets']}; give [samples,iterations] pairs, [[96,3],[16,1]]")
+    try:
+        for samples, iterations in asked["budgets"]:
+            Budget(int(samples), int(iterations))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"speed.budgets is {asked['budgets']}: {error}") from None
     if not isinstance(words["task"], str):
         raise ValueError(f"suite=speed asks for one task; task is {words['task']}, give one")
     return asked

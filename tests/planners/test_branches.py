@@ -102,6 +102,21 @@ def test_the_futures_are_exactly_the_budgets(
     assert plan.actions.abs().max() <= 1.0
 
 
+@pytest.mark.parametrize("shape", [{"knots": 3}, {"repeat": 2}])
+def test_near_the_prior_with_few_points_in_a_batch(shape: dict[str, int]) -> None:
+    brain = PointMass(proposal=lambda latent, goal: torch.zeros(len(latent), 4, 3))
+    planner = CEM(
+        horizon=4, objective=Objective(go=FeatureDistance()), within_prior=1.0, proposal_share=0.5,
+        schedules=Schedules(dimension=2), **shape,
+    )  # fmt: skip
+    wanted = torch.tensor([[0.3, -0.2, 0.1]])
+    here = torch.tensor([[0.0, 0.0, 0.0], [0.2, 0.1, 0.0]])
+    both = planner.plan(brain, here, wanted.expand(2, -1), Budget(48, 2), generator=generator())
+    for row in range(2):
+        alone = planner.plan(brain, here[row : row + 1], wanted, Budget(48, 2), generator=generator())
+        assert torch.equal(both.actions[row], alone.actions[0])
+
+
 @every_planner
 def test_no_plan_is_worse_than_its_warm_start(planner: Any, point: Any) -> None:
     model, start = point(), torch.tensor([[0.3, -0.2, 0.37]]).repeat(4, 1)[None]

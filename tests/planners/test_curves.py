@@ -107,7 +107,7 @@ def test_bounds_hold_for_the_actions(asked: dict[str, Any], name: str, std: floa
 
 
 def test_a_slope_in_points_is_the_slope_of_the_cost(point: Any) -> None:
-    planner = Gradient(horizon=8, knots=3, objective=Objective(go=FeatureDistance()))
+    planner = Gradient(horizon=8, knots=3, steps="newton", objective=Objective(go=FeatureDistance()))
     plan = planner.plan(point(), HERE, GOAL, Budget(60, 3), generator=generator())
     assert float(plan.cost) < 1e-6
 

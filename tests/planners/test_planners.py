@@ -447,6 +447,11 @@ def test_the_prior_floor_needs_a_prior(point: Any) -> None:
         (lambda: Gradient(starts=0), "starts is 0"),
         (lambda: Gradient(starts=20, elites=6), "starts is 20, elites 6"),
         (lambda: Hybrid(explore=1.5), "explore is 1.5"),
+        (lambda: CEM(knots=3.5), "knots is 3.5; it is a whole number"),
+        (lambda: CEM(schedules=True), "schedules is True; say"),
+        (lambda: Hybrid(starts=2.5), "starts is 2.5"),
+        (lambda: Hybrid(steps="sgd"), "steps is 'sgd'; known are adam, newton"),
+        (lambda: Hybrid(rate=0.0), "rate is 0.0; it must be above 0"),
         (lambda: Hybrid(leap=-1.0), "leap is -1"),
         (lambda: Gradient(explore=0.3), "before it follows slopes is hybrid"),
         (lambda: CEM(elites=0), "elites is 0"),
@@ -511,14 +516,14 @@ class Bent(PointMass):
 
 @pytest.mark.parametrize("futures", [300, 1000])
 @pytest.mark.parametrize("kind", [Hybrid, Gradient])
-def test_slopes_find_more_with_the_same_futures(futures: int, kind: type[Hybrid]) -> None:
+def test_where_it_is_smooth_slopes_find_more_with_the_same_futures(futures: int, kind: type[Hybrid]) -> None:
     model, objective = Bent(), Objective(go=FeatureDistance())
     goals = 0.9 * torch.rand(20, 3, generator=generator(1)) - 0.45
     here = torch.zeros(20, 3)
     budget = Budget(futures // 10, 10)
     search = {"horizon": 8, "objective": objective, "elites": 6, "min_std": 0.02}
     sampled = CEM(**search).plan(model, here, goals, budget, generator=generator()).cost
-    followed = kind(**search).plan(model, here, goals, budget, generator=generator())
+    followed = kind(**search, steps="newton").plan(model, here, goals, budget, generator=generator())
     assert followed.futures <= budget.futures + 1
     assert (followed.cost < sampled + 1e-7).all()
     assert followed.cost.mean() < 0.1 * sampled.mean()
@@ -537,10 +542,22 @@ def test_who_arrived_in_a_valley_leaps_out_of_it(kind: type[Hybrid]) -> None:
     goals = 0.9 * torch.rand(20, 3, generator=generator(1)) - 0.45
     search = {"horizon": 4, "objective": Objective(go=FeatureDistance()), "elites": 6}
     costs = [
-        kind(**search, patience=patience).plan(Ripples(), torch.zeros(20, 3), goals, Budget(60, 10)).cost.mean()
+        kind(**search, steps="newton", patience=patience)
+        .plan(Ripples(), torch.zeros(20, 3), goals, Budget(60, 10))
+        .cost.mean()
         for patience in (0, 3)
     ]
     assert costs[1] < 0.5 * costs[0]
+
+
+def test_over_ripples_adam_goes_on_where_newton_stays() -> None:
+    goals = 0.9 * torch.rand(20, 3, generator=generator(1)) - 0.45
+    search = {"horizon": 4, "objective": Objective(go=FeatureDistance()), "elites": 6, "patience": 0}
+    costs = [
+        Hybrid(**search, steps=steps).plan(Ripples(), torch.zeros(20, 3), goals, Budget(60, 10)).cost.mean()
+        for steps in ("newton", "adam")
+    ]
+    assert costs[1] < 0.7 * costs[0]
 
 
 @pytest.mark.parametrize("kind", [Hybrid, Gradient])

@@ -65,6 +65,13 @@ def test_the_true_simulator_is_searched_by_those_who_only_sample(
     assert figures["cost_over_rest"]["high"] < 0.9  # nearer by the ruler than doing nothing
 
 
+def test_where_nobody_can_search_it_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["planners=[hybrid]", "search.problems=[simulator]", "task=reach", "episodes=2", f"out={tmp_path / 'out'}"]
+    assert front_door(["bench", *SMALL, *words]) == 2
+    assert "simulator problems have no slopes to follow; add one that samples" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_latent_world_has_goals_that_can_be_reached() -> None:
     world = LatentWorld()
     starts, goals = world.problems(6, seed=11_000)

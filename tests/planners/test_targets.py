@@ -163,7 +163,14 @@ def test_one_of_one_is_itself(observe: Observe) -> None:
         torch.testing.assert_close(again.actions, plan.actions, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("planner", [PLANNER, Hybrid(horizon=3, objective=PLANNER.objective)])
+@pytest.mark.parametrize(
+    "planner",
+    [
+        PLANNER, Hybrid(horizon=3, objective=PLANNER.objective),
+        Hybrid(horizon=3, objective=PLANNER.objective, steps="newton"),
+        CEM(horizon=4, objective=PLANNER.objective, knots=3, proposal_share=0.5),
+    ],
+)  # fmt: skip
 def test_who_else_is_in_the_batch_changes_nothing(planner: CEM, observe: Observe) -> None:
     """Each with a goal of another kind: one picture, any of three, a mean, a region, a picture and a region."""
     one, two, three = at(observe, NEAR, FAR, (0.2, 0.6, -0.3))
@@ -182,6 +189,16 @@ def test_who_else_is_in_the_batch_changes_nothing(planner: CEM, observe: Observe
         together = many.act_batch([observe(*place) for place in places])
         for index, single in enumerate(singles):
             np.testing.assert_array_equal(together[index], single.act(observe(*places[index])))
+
+
+@pytest.mark.parametrize("planner", [CEM(horizon=3), Hybrid(horizon=3)])
+def test_inside_a_region_the_arm_comes_to_rest(planner: CEM, observe: Observe) -> None:
+    agent = MPC(Sensing(), planner, Goal.region([-0.9] * 3, [0.9] * 3), BUDGET)
+    agent._before = torch.full((1, 3, 3), 0.5)  # as if it were on its way
+    agent.act(observe(0.0, 0.0, 0.0))
+    assert agent.last_plan is not None
+    assert float(agent.last_plan.terms["region"]) == 0.0
+    assert float(agent.last_plan.actions.abs().max()) < 0.05
 
 
 def test_every_picture_proposes_its_part(observe: Observe) -> None:

@@ -49,7 +49,7 @@ def test_a_run_to_a_region_alone(call: Premotor, tmp_path: Path, capsys: pytest.
     assert "success" not in result
     rollout = Rollout.load(tmp_path / "r" / "rollout")
     assert rollout.steps[0].plan is not None
-    assert list(rollout.steps[0].plan.terms) == ["region"]
+    assert list(rollout.steps[0].plan.terms) == ["region", "rest"]
 
 
 LIKE = {"observation.images.front": np.zeros((64, 64, 3), np.uint8)}

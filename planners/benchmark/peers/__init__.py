@@ -85,6 +85,8 @@ def find(names: str | Sequence[str]) -> list[Peer]:
         if not found:
             raise ValueError("search.peers is [all], and none is installed; `make bench-peers` installs them apart")
         return found
+    if ALL in names:
+        raise ValueError(f"search.peers is [{', '.join(names)}]; all stands alone")
     for name in names:
         if name not in PEERS:
             raise ValueError(f"search.peers has {name!r}{nearest(name, [*PEERS, ALL])}")
