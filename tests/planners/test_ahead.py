@@ -245,6 +245,24 @@ def test_late_it_goes_on_for_a_while_then_holds_then_takes_up_what_is_left(point
     assert agent.holds == {}
 
 
+def test_who_held_meanwhile_begins_a_late_plan_at_its_first_step(point: Any, observe: Observe) -> None:
+    spoilt = [True]
+    brain = point(spoil=lambda actions: torch.full(actions.shape[:2], spoilt[0]))
+    worker = ByHand()
+    agent = Background(brain, PLANNER, goal(observe), BUDGET, patience=2, worker=worker, clock=lambda: 0.0)
+    agent.act(observe())
+    worker.turn()
+    spoilt[0] = False
+    for _ in range(3):  # the first plan is to hold; the second is late
+        np.testing.assert_array_equal(agent.act(observe()), np.zeros(3))
+        assert "going on" not in " ".join(agent.events())
+    worker.turn()
+    taken = agent.act(observe())
+    assert agent.last_plan is not None
+    assert agent.last_plan.actions.shape[1] == 6  # nothing of it is past: the arm stood still
+    assert np.abs(taken).max() > 0
+
+
 def test_a_search_that_fails_is_a_hold_with_a_reason_and_the_next_one_may_succeed(point: Any, observe: Observe) -> None:
     class Tired(CEM):
         calls = 0
