@@ -26,16 +26,20 @@ class Recorder:
         agent: whose last plan is behind the step.
         about: words for the rollout.
         goal: the goal's observation, for people.
+        judged: whether it is the scene's own goal, so that a simulator knows how far it is.
     """
 
-    def __init__(self, arm: Arm, agent: MPC, about: dict[str, Any], goal: dict[str, np.ndarray]) -> None:
+    def __init__(
+        self, arm: Arm, agent: MPC, about: dict[str, Any], goal: dict[str, np.ndarray], *, judged: bool = True
+    ) -> None:
         self._arm, self._agent = arm, agent
         self._picture = _picture(arm)
         self._truth = _truth(arm)
         self._was_there = False
         self.rollout = Rollout(about, goal)
-        if isinstance(arm, SimulatedArm):
-            self._was_there, distance = arm.judge()
+        self._judge = arm if judged and isinstance(arm, SimulatedArm) else None
+        if self._judge is not None:
+            self._was_there, distance = self._judge.judge()
             self.rollout.outcome = {"start_distance_cm": 100 * distance}
 
     def __call__(self, step: Step) -> None:
@@ -46,8 +50,8 @@ class Recorder:
         events = [*self._agent.events()]
         if step.verdict.outcome != "passed":
             events.append(f"guard {step.verdict.outcome}: {step.verdict.sentence}")
-        if isinstance(self._arm, SimulatedArm):
-            there, distance = self._arm.judge()
+        if self._judge is not None:
+            there, distance = self._judge.judge()
             judged = {"goal_distance_m": distance, "success": float(there)}
             self.rollout.outcome |= {"success": there, "final_distance_cm": 100 * distance}
             if there != self._was_there:

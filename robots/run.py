@@ -119,7 +119,8 @@ def _drive(
         "task": str(cfg.env.task) if simulated else "picture", "simulator": str(cfg.robot.name), "seed": int(cfg.seed),
         "command": "run", "dry_run": bool(cfg.dry_run), **brain.about(),
     }  # fmt: skip
-    recorder = Recorder(arm, agent, about, goal)
+    # A simulator judges by its scene's goal; of another it knows nothing.
+    recorder = Recorder(arm, agent, about, goal, judged=str(cfg.goal) == "scene")
     header = {
         **about, "arm": arm.name, "limits_hash": limits.hash, "goal_hash": goal_hash(agent.goal), **_listed(agent),
         "versions": versions(), "config": plain(cfg),
@@ -137,8 +138,6 @@ def _drive(
             on_step=recorder,
         )
     rollout = recorder.rollout
-    if not agent.goal.wishes[0].observations:  # the simulator judges by the scene's goal, which nobody asked for
-        rollout.outcome = {}
     rollout.outcome |= region_outcome(agent.goal, rollout.final.get("observation.state"))
     unwritten = _write(folder, rollout, ending)
     _tell(folder, rollout, ending, say)
