@@ -68,12 +68,12 @@ def paired(first: Callable[[], object], second: Callable[[], object], rounds: in
 
 
 def overhead(planner: SamplingPlanner, budget: Budget, rounds: int, model: WorldModel, start: Any, goal: Any) -> Pair:
-    """A plan over the bare predictions of as many futures, as many at a time as the planner's populations are."""
+    """A plan over the bare predictions of as many futures, as many at a time as the planner imagines at once."""
     size = model.action_space.size
     generator = torch.Generator(device=start.device).manual_seed(0)
     populations = [
         2 * torch.rand(1, n, planner.horizon, size, generator=generator, device=start.device) - 1
-        for n in planner.populations(budget)
+        for n in [*planner.populations(budget), 1]  # the belief's own middle, in the end
     ]
 
     def bare() -> None:

@@ -106,7 +106,9 @@ def test_only_a_world_that_moves_on_is_another_cell(tmp_path: Path) -> None:
 
     before = key()
     assert key(ahead=0) == key(ahead=0, foresee=False) == key(ahead=None) == before
-    assert len({before, key(ahead=1), key(ahead=2), key(ahead=1, foresee=False)}) == 4
+    assert len({before, key(ahead=1), key(ahead=1, foresee=False)}) == 3
+    with pytest.raises(ValueError, match="ahead is 2, and hold plans 1 steps"):
+        key(ahead=2)
     assert main(config(tmp_path, ahead=1, foresee=False, episodes=1)) == 0
     (result,) = json.loads((tmp_path / "results.json").read_text())
     assert (result["ahead"], result["foresee"], result["holds"]) == (1, False, 1)

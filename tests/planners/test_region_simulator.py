@@ -32,6 +32,6 @@ def test_the_arm_goes_where_the_numbers_say() -> None:
         assert region is not None
         assert max(region.outside(observation["observation.state"])) < 0.002
         assert agent.last_plan is not None
-        assert list(agent.last_plan.terms) == ["region"]
+        assert list(agent.last_plan.terms) == ["region", "rest"]
     finally:
         world.close()
