@@ -259,9 +259,11 @@ def _another_room(folder: Path, monkeypatch: pytest.MonkeyPatch, function: str) 
 def test_ctrl_c_in_a_real_command_ends_it_with_a_sentence(tmp_path: Path) -> None:
     call = [sys.executable, "-m", "premotor", "collect", "episodes=100000", "workers=1", f"out={tmp_path / 'data'}"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    # Whoever runs the tests in the background ignores SIGINT, and hands that on.
     process = subprocess.Popen(
-        call, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+        call, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     try:
         patience = time.monotonic() + 120
         while not any((tmp_path / "data").rglob("*.parquet")) and process.poll() is None:
