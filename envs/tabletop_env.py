@@ -180,9 +180,12 @@ class TabletopEnv(gymnasium.Env[Observation, np.ndarray]):
     def observe(self) -> Observation:
         """The observation now."""
         observation = {f"observation.images.{c}": self.world.render(c, self.image_size) for c in self.cameras}
-        observation["observation.state"] = self._state()
-        observation["observation.joints"] = self.world.joints().astype(np.float32)
+        observation["observation.state"], observation["observation.joints"] = self.proprioception()
         return observation
+
+    def proprioception(self) -> tuple[np.ndarray, np.ndarray]:
+        """What the arm feels, without a picture: `observation.state` (7,) and `observation.joints` (7,) float32."""
+        return self._state(), self.world.joints().astype(np.float32)
 
     def joint_positions(self) -> np.ndarray:
         """Joint angles (7,), rad."""

@@ -10,7 +10,8 @@ import difflib
 import importlib
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
@@ -38,11 +39,39 @@ class Reading:
             `observation.joints` float32 (J,) rad.
         monotonic_s: the arm's own clock (`Arm.now`), for ages.
         wall_s: seconds since the epoch, for people.
+        camera_s: when each camera's picture was new, on the same clock; empty where that is not known.
     """
 
     observation: dict[str, np.ndarray]
     monotonic_s: float
     wall_s: float
+    camera_s: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The quick look, without a camera: joints (J,) rad, closedness, and when on the arm's clock."""
+
+    joints: np.ndarray
+    gripper: float
+    monotonic_s: float
+
+
+@dataclass(frozen=True)
+class Health:
+    """What a device says of itself; empty where it says nothing.
+
+    Attributes:
+        faults: sentences; any of them stops the arm.
+        temperature_c: by joint.
+        load: by joint, as a share of what the device bears, 0 to 1.
+        voltage_v: of its supply.
+    """
+
+    faults: tuple[str, ...] = ()
+    temperature_c: Mapping[str, float] = field(default_factory=dict)
+    load: Mapping[str, float] = field(default_factory=dict)
+    voltage_v: float | None = None
 
 
 @dataclass(frozen=True)
@@ -54,12 +83,16 @@ class JointTarget:
         gripper: closedness, 0 open to 1 closed.
         velocity: (J,) rad/s with which the joints pass the target; zeros when they shall stop there.
         gripper_velocity: closedness per second, likewise.
+        acceleration: (J,) rad/s^2 with which they pass it; None where nobody asks.
+        gripper_acceleration: closedness per second squared, likewise.
     """
 
     joints: np.ndarray
     gripper: float
     velocity: np.ndarray
     gripper_velocity: float = 0.0
+    acceleration: np.ndarray | None = None
+    gripper_acceleration: float = 0.0
 
     @classmethod
     def still(cls, joints: np.ndarray, gripper: float) -> JointTarget:
@@ -79,6 +112,10 @@ class Arm(ABC):
         rate_hz: how many targets a second `command` is meant to receive.
         park_joints: (J,) rad, where the arm may be left.
         park_speed: rad/s, the fastest any joint moves on the way there.
+        identity: which device exactly (serial number, port, scene), for permits and records.
+        calibration_hash: of what turns the device's units into radians; empty where the device keeps that itself.
+        lockstep: simulated time passes only while targets are sent, so nobody waits between them.
+        untested: what a person must know of an adapter that never met its device; empty otherwise.
     """
 
     name: str
@@ -88,6 +125,15 @@ class Arm(ABC):
     rate_hz: float
     park_joints: np.ndarray
     park_speed: float = 0.4
+    identity: str
+    calibration_hash: str = ""
+    lockstep: bool = False
+    untested: str = ""
+
+    @property
+    def home_joints(self) -> np.ndarray:
+        """(J,) rad, where a task begins."""
+        return self.park_joints
 
     @abstractmethod
     def connect(self) -> None:
@@ -99,7 +145,7 @@ class Arm(ABC):
 
     @abstractmethod
     def command(self, target: JointTarget) -> None:
-        """Send the target of one tick, 1 / rate_hz seconds after the last; returns when the tick is due to end."""
+        """Send the target of one tick and return; the caller sends the next one 1 / rate_hz seconds later."""
 
     @abstractmethod
     def hold(self) -> JointTarget:
@@ -117,12 +163,34 @@ class Arm(ABC):
     def now(self) -> float:
         """The arm's monotonic clock, seconds; what `Reading.monotonic_s` is stamped with."""
 
+    def measure(self) -> Measured:
+        """Joints and closedness, as quickly as the device gives them."""
+        reading = self.observe()
+        state = reading.observation["observation.state"]
+        return Measured(reading.observation["observation.joints"], float(state[6]), reading.monotonic_s)
+
+    def health(self) -> Health:
+        """What the device says of itself; may take longer than a tick."""
+        return Health()
+
     def park(self) -> None:
         """Move slowly to `park_joints` and stay there."""
+        self.go(self.park_joints)
+
+    def go(self, joints: np.ndarray, speed: float | None = None) -> None:
+        """Move slowly to joint angles (J,) and stay there; returns when the arm was sent there.
+
+        Args:
+            joints: where to, rad.
+            speed: rad/s of the fastest joint; `park_speed` where nothing is said.
+        """
+        from robots.cadence import Cadence
         from robots.stream import travel
 
-        start = self.hold()
-        for target in travel(start, self.park_joints, self.park_speed, self.rate_hz):
+        start, cadence = self.hold(), Cadence(self.rate_hz)
+        for target in travel(start, joints, self.park_speed if speed is None else speed, self.rate_hz):
+            if not self.lockstep:
+                cadence.wait()
             self.command(target)
         self.hold()
 

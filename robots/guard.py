@@ -17,7 +17,7 @@ import numpy as np
 from robots.arm import JointTarget
 from robots.kinematics import Kinematics
 from robots.limits import Limits
-from robots.stream import PEAK
+from robots.stream import SETTLE_SHARE, motion_time
 
 REQUEST_KEYS = ("action", "observed_s", "uncertainty", "plan")
 AXES = ("dx", "dy", "dz", "droll", "dpitch", "dyaw", "dgripper")
@@ -120,7 +120,7 @@ def _review(state: State, asked: Mapping[str, Any], limits: Limits, now: float, 
     lead = np.full(3, limits.position_lead_m)
     start = measured + np.clip(start - measured, -lead, lead)
     position, rpy = _bound_pose(start, facing, action, limits, reasons)
-    joints, duration = _bound_joints(state, position, rpy, limits, kinematics, reasons)
+    joints = _bound_joints(state, position, rpy, limits, kinematics, reasons)
     aim = np.concatenate([position, rpy])
     _check_age(observed_s, now, limits)
     _check_doubt(doubt, limits)
@@ -128,11 +128,15 @@ def _review(state: State, asked: Mapping[str, Any], limits: Limits, now: float, 
     closed = float(np.clip(state.commanded.gripper + action[6], 0.0, 1.0))
     held = float(state.pose[6])
     closed = float(np.clip(held + np.clip(closed - held, -limits.gripper_lead, limits.gripper_lead), 0.0, 1.0))
+    target = JointTarget.still(joints, closed)
+    duration = _time(state, target, limits)
     reached, turned = kinematics.forward(joints)
     _check_result(joints, duration, reached, turned, state, limits)
-    target = JointTarget.still(joints, closed)
     if not reasons:
-        return Verdict("passed", "within all limits", (), action, target, aim, duration)
+        longer = (
+            f"; the step takes {duration:.2f} s instead of {limits.period_s:g}" if duration > limits.period_s else ""
+        )
+        return Verdict("passed", f"within all limits{longer}", (), action, target, aim, duration)
     turn = rpy_of(turned @ facing.T)
     turn = (turn + math.pi) % (2 * math.pi) - math.pi
     approved = np.concatenate([reached - start, turn, [closed - state.commanded.gripper]])
@@ -245,11 +249,8 @@ def _bound_pose(
 
 def _bound_joints(
     state: State, position: np.ndarray, rpy: np.ndarray, limits: Limits, kinematics: Kinematics, reasons: list[str]
-) -> tuple[np.ndarray, float]:
-    """Joint angles (J,) for a pose inside their limits, and how long the way there takes within the speed limits.
-
-    A step too fast for a joint is not shortened but takes longer: it still ends, at rest, where it was rehearsed to.
-    """
+) -> np.ndarray:
+    """Joint angles (J,) for a pose inside their limits, reached on a way that stays in the workspace."""
     commanded = np.asarray(state.commanded.joints, dtype=np.float64)
     error = np.abs(commanded - state.joints)
     if error.max() > limits.tracking_error_rad:
@@ -270,18 +271,22 @@ def _bound_joints(
         for i in np.flatnonzero(np.abs(inside - joints) > ROUNDING)
     ]
     _check_way(commanded, inside, position, rpy, limits, kinematics)
-    speed = np.abs(inside - commanded) * PEAK / limits.period_s
-    excess = speed / np.asarray(limits.joint_velocity)
-    worst = int(excess.argmax())
-    if excess[worst] <= 1.0:
-        return inside, limits.period_s
-    duration = limits.period_s * float(excess[worst])
-    limit = limits.joint_velocity[worst]
-    too_fast = f"{limits.joint_names[worst]} would reach {speed[worst]:.2f} rad/s (limit {limit:g})"
+    return inside
+
+
+def _time(state: State, target: JointTarget, limits: Limits) -> float:
+    """Seconds a step takes within the limits of speed, acceleration and jerk.
+
+    A step too fast for a joint is not shortened but takes longer: it still ends, at rest, where it was rehearsed to.
+    """
+    settle = (1.0 - SETTLE_SHARE) * limits.period_s
+    duration = settle + motion_time(limits.bounds, state.commanded, target, limits.period_s - settle)
     if duration > limits.longest_step_s:
-        raise Veto(f"{too_fast}; within it the step would take {duration:.2f} s (limit {limits.longest_step_s:g} s)")
-    reasons.append(f"{too_fast}, the step takes {duration:.2f} s instead of {limits.period_s:g}")
-    return inside, duration
+        raise Veto(
+            f"within the limits of speed, acceleration and jerk the step would take {duration:.2f} s "
+            f"(limit {limits.longest_step_s:g} s)"
+        )
+    return duration
 
 
 def _check_way(
@@ -351,9 +356,10 @@ def _check_result(
             f"{limits.joint_names[worst]} would be at {joints[worst]:.3f} rad, outside "
             f"[{low[worst]:.3f}, {high[worst]:.3f}] less the margin {limits.joint_margin_rad:g}"
         )
-    speed = np.abs(joints - state.commanded.joints) * PEAK / duration_s
-    if (speed > np.asarray(limits.joint_velocity) * (1 + 1e-9)).any():
-        raise Veto(f"a joint would reach {speed.max():.2f} rad/s, above its limit")
+    # Whatever the way looks like, on average it cannot be faster than at most.
+    speed = np.abs(joints - state.commanded.joints) / duration_s
+    if (speed > np.asarray(limits.joint_velocity)).any():
+        raise Veto(f"a joint would go at {speed.max():.2f} rad/s on average, above its limit")
     outside = np.maximum(np.asarray(limits.workspace_low) - position, position - np.asarray(limits.workspace_high))
     if outside.max() > REACHED_M:
         raise Veto(

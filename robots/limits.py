@@ -14,6 +14,8 @@ from typing import Any, cast
 
 import numpy as np
 
+from robots.stream import MotionBounds
+
 Vector = tuple[float, ...]
 DEFAULT_FILE = Path(__file__).resolve().parent.parent / "configs" / "guard" / "default.yaml"
 
@@ -32,7 +34,8 @@ class Limits:
         joint_names: J names.
         joint_low, joint_high: (J,) positions.
         joint_margin_rad: how far inside them to stay.
-        joint_velocity: (J,) highest speeds along the path of a step, rad/s.
+        joint_velocity, joint_acceleration, joint_jerk: (J,) of whatever is sent, rad/s, rad/s^2, rad/s^3.
+        gripper_velocity, gripper_acceleration, gripper_jerk: the same of closedness.
         longest_step_s: how far a step may be stretched in time to keep to them.
         tracking_error_rad: how far a measured joint may be from where it was sent.
         observation_age_s: how old the observation behind a request may be.
@@ -54,6 +57,11 @@ class Limits:
     joint_high: Vector
     joint_margin_rad: float
     joint_velocity: Vector
+    joint_acceleration: Vector
+    joint_jerk: Vector
+    gripper_velocity: float
+    gripper_acceleration: float
+    gripper_jerk: float
     longest_step_s: float
     tracking_error_rad: float
     observation_age_s: float
@@ -97,7 +105,10 @@ class Limits:
                 raise ValueError(
                     f"guard limits: action {index} may go from {least:g} to {most:g}; standing still (0) must be in it"
                 )
-        positive = ("period_s", "tracking_error_rad", "observation_age_s", "uncertainty", "vetoes_in_a_row")
+        positive = (
+            "period_s", "tracking_error_rad", "observation_age_s", "uncertainty", "vetoes_in_a_row", "gripper_velocity",
+            "gripper_acceleration", "gripper_jerk",
+        )  # fmt: skip
         for name in positive:
             if not getattr(self, name) > 0:
                 raise ValueError(f"guard limits: {name} is {getattr(self, name)}; it must be above 0")
@@ -108,8 +119,9 @@ class Limits:
             raise ValueError(
                 f"guard limits: longest_step_s is {self.longest_step_s:g}, shorter than a step ({self.period_s:g} s)"
             )
-        if min(self.joint_velocity) <= 0:
-            raise ValueError(f"guard limits: joint_velocity is {self.joint_velocity}; every speed must be above 0")
+        for name in ("joint_velocity", "joint_acceleration", "joint_jerk"):
+            if min(getattr(self, name)) <= 0:
+                raise ValueError(f"guard limits: {name} is {getattr(self, name)}; every one must be above 0")
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any], where: str = "guard limits") -> Limits:
@@ -144,6 +156,14 @@ class Limits:
         if not values:
             raise ValueError(f"limits file {path} must hold one `key: value` line a limit")
         return cls.from_mapping(cast("Mapping[str, Any]", values), str(path))
+
+    @property
+    def bounds(self) -> MotionBounds:
+        """What every tick keeps to."""
+        return MotionBounds(
+            self.joint_velocity, self.joint_acceleration, self.joint_jerk,
+            self.gripper_velocity, self.gripper_acceleration, self.gripper_jerk,
+        )  # fmt: skip
 
     @property
     def hash(self) -> str:

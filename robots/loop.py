@@ -17,6 +17,7 @@ import numpy as np
 
 from robots.arm import Arm, JointTarget, Reading
 from robots.blackbox import BlackBox
+from robots.cadence import Cadence
 from robots.guard import Guard, State, Verdict, request
 from robots.operator import Operator
 from robots.stop import SoftwareStop, Stage, wind_down
@@ -169,6 +170,7 @@ def drive(
     counts = {"passed": 0, "clamped": 0, "vetoed": 0}
     code, reason, done, in_a_row = Exit.DONE, f"all {steps} steps done", 0, 0
     prefix = "dry run, nothing sent: " if dry_run else ""
+    cadence = Cadence(arm.rate_hz)
     try:
         held = _measured(arm.observe()) if dry_run else arm.hold()
         aim: np.ndarray | None = None
@@ -196,7 +198,10 @@ def drive(
             watch.lap("record")
             if not dry_run:
                 target = step.sent or held
-                for tick in path(held, target, verdict.duration_s or guard.limits.period_s, arm.rate_hz):
+                duration = verdict.duration_s or guard.limits.period_s
+                for tick in path(held, target, duration, arm.rate_hz, guard.limits.bounds):
+                    if not arm.lockstep:
+                        cadence.wait()
                     arm.command(tick)
                 held, aim = target, verdict.aim if step.sent else aim
                 box.write("sent", step=index, joints=held.joints, gripper=held.gripper, hold=step.sent is None)

@@ -19,7 +19,7 @@ from envs.motion import Command
 from envs.panda import tool_rpy
 from envs.tabletop import FINGER_TRAVEL_M, HOME_JOINTS, JOINT_NAMES, PHYSICS_STEP_S
 from envs.tabletop_env import TabletopEnv
-from robots.arm import Arm, ArmError, JointTarget, Reading, check_target
+from robots.arm import Arm, ArmError, JointTarget, Measured, Reading, check_target
 from robots.kinematics import Kinematics, panda
 
 PACES = ("lockstep", "real")
@@ -67,11 +67,12 @@ class SimulatedArm(Arm):
         if pace not in PACES:
             raise ValueError(f"pace is {pace!r}; known are {', '.join(PACES)}")
         self.name = f"{self.simulator} panda"
+        self.identity = f"{self.simulator}:{task}:{seed}"
+        self.lockstep = pace == "lockstep"
         self.seed = seed
         self._settings: dict[str, Any] = {
             "task": task, "cameras": tuple(cameras), "image_size": image_size, "variation": variation,
         }  # fmt: skip
-        self._pace = pace
         self.kinematics: Kinematics = panda()
         self._env: TabletopEnv | None = None
         self._released = False
@@ -89,7 +90,6 @@ class SimulatedArm(Arm):
         self._resting_height = float(self._env.world.object_pose()[2])
         self._released = False
         self._elapsed_s = 0.0
-        self._due = time.monotonic()
         self._held = JointTarget.still(self._world.command.joints, float(self._world.command.gripper))
 
     def observe(self) -> Reading:
@@ -98,7 +98,13 @@ class SimulatedArm(Arm):
         self._remember_command()
         observation = {k: np.asarray(v) for k, v in env.observe().items()}
         observation["simulator.state"] = env.save_state()
-        return Reading(observation, self.now(), time.time())
+        now = self.now()
+        return Reading(observation, now, time.time(), dict.fromkeys(self._settings["cameras"], now))
+
+    def measure(self) -> Measured:
+        """Joints and closedness, without rendering."""
+        state, joints = self._connected().proprioception()
+        return Measured(joints, float(state[6]), self.now())
 
     def command(self, target: JointTarget) -> None:
         """One physics step towards the target."""
@@ -113,7 +119,7 @@ class SimulatedArm(Arm):
         control += np.concatenate([target.velocity, [finger_speed, finger_speed]]) * self._servo_lag_s()
         self._world.stream(control[None])
         self._held = target
-        self._tick()
+        self._elapsed_s += 1.0 / self.rate_hz
 
     def hold(self) -> JointTarget:
         """Rest at the last target (the servos stay on it); one tick passes unless the arm is released."""
@@ -136,7 +142,7 @@ class SimulatedArm(Arm):
 
     def now(self) -> float:
         """Simulated seconds since connect in lockstep, the machine's monotonic clock otherwise."""
-        return self._elapsed_s if self._pace == "lockstep" else time.monotonic()
+        return self._elapsed_s if self.lockstep else time.monotonic()
 
     # -- what only a simulation can say ------------------------------------------------------------------------------
 
@@ -200,13 +206,6 @@ class SimulatedArm(Arm):
         self._world.command = Command(
             self._held.joints.copy(), position, tool_rpy(rotation), np.asarray(self._held.gripper)
         )
-
-    def _tick(self) -> None:
-        self._elapsed_s += 1.0 / self.rate_hz
-        if self._pace == "real":
-            # A target that comes late starts a new cadence; one that comes in time keeps the old one.
-            self._due = max(self._due, time.monotonic() - 1.0 / self.rate_hz) + 1.0 / self.rate_hz
-            time.sleep(max(0.0, self._due - time.monotonic()))
 
 
 class MujocoArm(SimulatedArm):

@@ -1,41 +1,178 @@
-"""From one joint target to the next: a minimum-jerk path sampled at the arm's own rate.
+"""The only way to an arm: Ruckig turns wanted targets into ticks that keep to speed, acceleration and jerk.
 
-A path starts and ends at rest. The peak of its speed is known in closed form (`PEAK`), so that the guard can judge a
-whole path by its two ends.
+A `Streamer` knows where the last tick was and how it moved, so a target may be replaced in the middle of a movement, and a
+brake begins from what is really being sent. Nothing else of this room makes joint targets.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
+from ruckig import ControlInterface, InputParameter, OutputParameter, Result, Ruckig, RuckigError, Trajectory
 
-from robots.arm import JointTarget
+from robots.arm import ArmError, JointTarget
 
-# The path is done at this share of its time, so that the arm has settled when it is looked at next.
+# A step's movement is done at this share of its time, so that the arm has settled when it is looked at next.
 SETTLE_SHARE = 0.9
-# Highest speed of the path, in distances per duration.
-PEAK = 1.875 / SETTLE_SHARE
+# Of doubles: what a limit may be missed by where a movement begins exactly on it.
+ROUNDING = 1e-9
 
 
-def path(start: JointTarget, end: JointTarget, duration_s: float, rate_hz: float) -> Iterator[JointTarget]:
-    """Targets at 1/rate, 2/rate, ... duration; the last one is `end`, at rest."""
-    ticks = max(1, math.ceil(duration_s * rate_hz - 1e-6))  # never shorter than asked: that would be faster
-    for tick in range(1, ticks + 1):
-        share = min(tick / (SETTLE_SHARE * ticks), 1.0)
-        progress = 10 * share**3 - 15 * share**4 + 6 * share**5
-        speed = (30 * share**2 - 60 * share**3 + 30 * share**4) / (SETTLE_SHARE * ticks) * rate_hz
-        yield JointTarget(
-            joints=start.joints + (end.joints - start.joints) * progress,
-            gripper=start.gripper + (end.gripper - start.gripper) * progress,
-            velocity=(end.joints - start.joints) * speed,
-            gripper_velocity=(end.gripper - start.gripper) * speed,
+@dataclass(frozen=True)
+class MotionBounds:
+    """How fast, how strongly and how suddenly an arm may move.
+
+    Attributes:
+        velocity, acceleration, jerk: (J,) rad/s, rad/s^2, rad/s^3.
+        gripper_velocity, gripper_acceleration, gripper_jerk: the same of closedness.
+    """
+
+    velocity: tuple[float, ...]
+    acceleration: tuple[float, ...]
+    jerk: tuple[float, ...]
+    gripper_velocity: float
+    gripper_acceleration: float
+    gripper_jerk: float
+
+    @classmethod
+    def slow(cls, joints: int, speed: float) -> MotionBounds:
+        """Gentle bounds for moving an arm out of the way: rad/s, reached in half a second."""
+        return cls((speed,) * joints, (2 * speed,) * joints, (10 * speed,) * joints, 1.0, 4.0, 40.0)
+
+    def stacked(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Velocity, acceleration, jerk (J + 1,) each, the gripper last."""
+        return (
+            np.array([*self.velocity, self.gripper_velocity]),
+            np.array([*self.acceleration, self.gripper_acceleration]),
+            np.array([*self.jerk, self.gripper_jerk]),
         )
 
 
+class Streamer:
+    """From where an arm was sent last to where it shall rest, tick by tick, all joints arriving together.
+
+    Args:
+        bounds: kept by every tick.
+        rate_hz: ticks a second.
+        start: where the arm is sent now, and how it moves.
+    """
+
+    def __init__(self, bounds: MotionBounds, rate_hz: float, start: JointTarget) -> None:
+        self.bounds, self.rate_hz = bounds, rate_hz
+        self._size = len(bounds.velocity) + 1
+        self._otg = Ruckig(self._size, 1.0 / rate_hz)
+        self._input, self._output = InputParameter(self._size), OutputParameter(self._size)
+        limits = bounds.stacked()
+        self._input.max_velocity, self._input.max_acceleration, self._input.max_jerk = (a.tolist() for a in limits)
+        self._most = limits[:2]
+        self.target = start
+        self.moving = False
+        self._stand(start)
+
+    def aim(self, target: JointTarget, duration_s: float = 0.0) -> None:
+        """Come to rest at a target's joints and closedness, no sooner than in `duration_s`.
+
+        Raises:
+            ArmError: the target is no target; what was under way goes on.
+        """
+        goal = _position(target)
+        if goal.shape != (self._size,) or not np.isfinite(goal).all() or not math.isfinite(duration_s):
+            raise ArmError(
+                f"a target needs {self._size - 1} finite joints and a closedness; the movement goes on as it was"
+            )
+        self._begin(ControlInterface.Position)
+        self._input.target_position = goal.tolist()
+        self._input.minimum_duration = duration_s if duration_s > 0 else None
+        if not self._otg.validate_input(self._input, True, True):
+            raise ArmError("the movement asked for lies outside the limits of speed or acceleration already")
+        self.moving = True
+
+    def brake(self) -> None:
+        """Come to rest as soon as the bounds allow, wherever that is."""
+        self._begin(ControlInterface.Velocity)
+        self._input.minimum_duration = None
+        self.moving = True
+
+    def tick(self) -> JointTarget:
+        """What to send next; the last target again, at rest, when nothing is under way."""
+        if not self.moving:
+            return self.target
+        try:
+            result = self._otg.update(self._input, self._output)
+        except RuckigError as error:
+            raise ArmError(f"no movement within the limits: {error}") from error
+        if result not in (Result.Working, Result.Finished):
+            raise ArmError(f"no movement within the limits: {result}")
+        self._output.pass_to_input(self._input)
+        self.moving = result == Result.Working
+        position, velocity, acceleration = (
+            np.array(values)
+            for values in (self._output.new_position, self._output.new_velocity, self._output.new_acceleration)
+        )
+        if self.moving:
+            self.target = JointTarget(
+                position[:-1], float(position[-1]), velocity[:-1], float(velocity[-1]), acceleration[:-1],
+                float(acceleration[-1]),
+            )  # fmt: skip
+        else:
+            self._stand(JointTarget.still(position[:-1], float(position[-1])))
+        return self.target
+
+    def _begin(self, interface: ControlInterface) -> None:
+        """A movement from what is being sent now."""
+        now = self.target
+        velocity = np.append(now.velocity, now.gripper_velocity)
+        strength = np.zeros(self._size - 1) if now.acceleration is None else now.acceleration
+        acceleration = np.append(strength, now.gripper_acceleration)
+        most_velocity, most_acceleration = (limit * (1 - ROUNDING) for limit in self._most)
+        self._input.control_interface = interface
+        self._input.current_position = _position(now).tolist()
+        self._input.current_velocity = np.clip(velocity, -most_velocity, most_velocity).tolist()
+        self._input.current_acceleration = np.clip(acceleration, -most_acceleration, most_acceleration).tolist()
+        self._input.target_velocity = self._input.target_acceleration = [0.0] * self._size
+
+    def _stand(self, target: JointTarget) -> None:
+        self.target = target
+        self.moving = bool(np.any(target.velocity) or target.gripper_velocity)
+        if self.moving:
+            self.brake()
+
+
+def motion_time(bounds: MotionBounds, start: JointTarget, target: JointTarget, duration_s: float = 0.0) -> float:
+    """Seconds the movement to a target takes: as short as the bounds allow, no shorter than `duration_s`."""
+    streamer = Streamer(bounds, 1000.0, start)
+    streamer.aim(target, duration_s)
+    trajectory = Trajectory(streamer._size)
+    try:
+        result = streamer._otg.calculate(streamer._input, trajectory)
+    except RuckigError as error:
+        raise ArmError(f"no movement within the limits: {error}") from error
+    if result not in (Result.Working, Result.Finished):
+        raise ArmError(f"no movement within the limits: {result}")
+    return float(trajectory.duration)
+
+
+def path(
+    start: JointTarget, end: JointTarget, duration_s: float, rate_hz: float, bounds: MotionBounds
+) -> Iterator[JointTarget]:
+    """The ticks of one step, 1/rate, 2/rate, ...: they come to rest at `end` and last `duration_s`, or longer."""
+    streamer = Streamer(bounds, rate_hz, start)
+    streamer.aim(end, SETTLE_SHARE * duration_s)
+    ticks = math.ceil(duration_s * rate_hz - 1e-6)
+    sent = 0
+    while sent < ticks or streamer.moving:
+        yield streamer.tick()
+        sent += 1
+
+
 def travel(start: JointTarget, joints: np.ndarray, speed: float, rate_hz: float) -> Iterator[JointTarget]:
-    """A path to joint angles (J,) on which no joint is ever faster than `speed` rad/s; the gripper stays as it is."""
-    furthest = float(np.abs(joints - start.joints).max())
-    duration = math.ceil(max(furthest * PEAK / speed, 1.0 / rate_hz) * rate_hz) / rate_hz
-    return path(start, JointTarget.still(joints, start.gripper), duration, rate_hz)
+    """A gentle way to joint angles (J,), no joint ever faster than `speed` rad/s; the gripper stays as it is."""
+    bounds = MotionBounds.slow(len(start.joints), speed)
+    return path(start, JointTarget.still(joints, start.gripper), 0.0, rate_hz, bounds)
+
+
+def _position(target: JointTarget) -> np.ndarray:
+    return np.append(np.asarray(target.joints, dtype=np.float64), target.gripper)

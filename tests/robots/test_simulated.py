@@ -12,6 +12,7 @@ import pytest
 import envs
 from robots import Guard, JointTarget, Limits, connect
 from robots.arm import ARMS, ArmError
+from robots.cadence import Cadence
 from robots.guard import State, request
 from robots.simulated import SimulatedArm
 from robots.stream import path
@@ -28,7 +29,7 @@ def arm(request: pytest.FixtureRequest) -> Iterator[SimulatedArm]:
 
 
 @pytest.mark.parametrize("simulator", SIMULATORS)
-def test_guarded_steps_move_the_arm_exactly_as_the_environment_does(simulator: str) -> None:
+def test_guarded_steps_move_the_arm_to_where_the_environment_does(simulator: str) -> None:
     env = gymnasium.make("premotor/Tabletop-v0", task="push", simulator=simulator).unwrapped
     observation, _ = env.reset(seed=10_003)
     rng = np.random.default_rng(0)
@@ -43,12 +44,15 @@ def test_guarded_steps_move_the_arm_exactly_as_the_environment_does(simulator: s
             verdict = guard.review(state, request(action, reading.monotonic_s, None, ""), arm.now())
             assert verdict.outcome == "passed", verdict.sentence
             assert verdict.target is not None
-            for tick in path(held, verdict.target, verdict.duration_s, arm.rate_hz):
+            for tick in path(held, verdict.target, verdict.duration_s, arm.rate_hz, guard.limits.bounds):
                 arm.command(tick)
             held, aim = verdict.target, verdict.aim
             observation, *_ = env.step(action)
             now = arm.observe().observation
-            np.testing.assert_allclose(now["observation.state"], observation["observation.state"], atol=5e-4)
+            # The same end, half a millimetre and a quarter of a degree, on another way: Ruckig's instead of minimum jerk.
+            reached, wanted = now["observation.state"], observation["observation.state"]
+            np.testing.assert_allclose(reached[[0, 1, 2, 6]], wanted[[0, 1, 2, 6]], atol=5e-4)
+            np.testing.assert_allclose(reached[3:6], wanted[3:6], atol=5e-3)
     env.close()
 
 
@@ -67,16 +71,18 @@ def test_lockstep_time_is_made_of_ticks(arm: SimulatedArm) -> None:
     time.sleep(0.02)
     assert arm.now() == before
     held = arm.hold()
-    for tick in path(held, held, 0.2, arm.rate_hz):
+    for tick in path(held, held, 0.2, arm.rate_hz, Limits.load().bounds):
         arm.command(tick)
     assert arm.now() - before == pytest.approx(0.2 + 1 / arm.rate_hz)
 
 
 def test_at_real_pace_ticks_take_their_time() -> None:
     with connect("mujoco", task="reach", seed=10_000, pace="real") as arm:
-        held = arm.hold()
+        held, cadence = arm.hold(), Cadence(arm.rate_hz)
+        assert not arm.lockstep
         began = time.monotonic()
-        for tick in path(held, held, 0.2, arm.rate_hz):
+        for tick in path(held, held, 0.2, arm.rate_hz, Limits.load().bounds):
+            cadence.wait()
             arm.command(tick)
         assert time.monotonic() - began >= 0.19
         assert arm.observe().monotonic_s == pytest.approx(time.monotonic(), abs=0.1)
