@@ -18,6 +18,7 @@ from typing import Any, Self
 import numpy as np
 
 from robots.kinematics import Kinematics
+from robots.scene import Scene
 
 # name -> module:Class. Written out, so that one glance says what there is and a typo can be answered.
 ARMS = {
@@ -116,6 +117,7 @@ class Arm(ABC):
         calibration_hash: of what turns the device's units into radians; empty where the device keeps that itself.
         lockstep: simulated time passes only while targets are sent, so nobody waits between them.
         untested: what a person must know of an adapter that never met its device; empty otherwise.
+        when_killed: what the hardware does when the process that drives it is killed.
     """
 
     name: str
@@ -129,6 +131,12 @@ class Arm(ABC):
     calibration_hash: str = ""
     lockstep: bool = False
     untested: str = ""
+    when_killed: str = "not known"
+
+    @property
+    def scene(self) -> Scene | None:
+        """What only a simulation can say."""
+        return None
 
     @property
     def home_joints(self) -> np.ndarray:

@@ -105,6 +105,10 @@ class Cadence:
         keeps = self._due is not None and now - self._due < self.period_s
         self._due = (self._due if keeps and self._due is not None else now) + self.period_s
 
+    def rest(self) -> None:
+        """Nothing is due until the next tick; the time since the last one is no period."""
+        self._due = self._last = None
+
     def wait(self) -> None:
         """Sleep until the next tick is due, and begin it."""
         while (left := self.left_s) > 0:

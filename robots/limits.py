@@ -39,6 +39,7 @@ class Limits:
         longest_step_s: how far a step may be stretched in time to keep to them.
         tracking_error_rad: how far a measured joint may be from where it was sent.
         observation_age_s: how old the observation behind a request may be.
+        heartbeat_s: how long the planner's process may give no sign of life.
         uncertainty: how far the model may mistrust its plan; 1 is its calibrated error on held-out data.
         vetoes_in_a_row: after so many the software stop latches.
     """
@@ -65,6 +66,7 @@ class Limits:
     longest_step_s: float
     tracking_error_rad: float
     observation_age_s: float
+    heartbeat_s: float
     uncertainty: float
     vetoes_in_a_row: int
 
@@ -106,8 +108,8 @@ class Limits:
                     f"guard limits: action {index} may go from {least:g} to {most:g}; standing still (0) must be in it"
                 )
         positive = (
-            "period_s", "tracking_error_rad", "observation_age_s", "uncertainty", "vetoes_in_a_row", "gripper_velocity",
-            "gripper_acceleration", "gripper_jerk",
+            "period_s", "tracking_error_rad", "observation_age_s", "heartbeat_s", "uncertainty", "vetoes_in_a_row",
+            "gripper_velocity", "gripper_acceleration", "gripper_jerk",
         )  # fmt: skip
         for name in positive:
             if not getattr(self, name) > 0:

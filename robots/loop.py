@@ -1,37 +1,26 @@
 """The control loop: observe, propose, review, send; every step is recorded before the next one starts.
 
-One step is sense, plan, act, in that order, and every step ends at rest: a stop lets the step that was approved come
-to its end (a second at most) and then holds. Whatever ends the loop, the arm is held, parked and released.
+One step is sense, plan, act, in that order, and every step ends at rest; a stop brakes within the limits, in the middle of
+a step too. Whatever ends the loop, the arm is held, parked and released.
 """
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from enum import IntEnum
 from typing import Any
 
 import numpy as np
 
-from robots.arm import Arm, JointTarget, Reading
-from robots.blackbox import BlackBox
-from robots.cadence import Cadence
-from robots.guard import Guard, State, Verdict, request
+from robots.arm import JointTarget, Reading
+from robots.exits import Exit
+from robots.guard import Verdict, request
+from robots.limits import Limits
 from robots.operator import Operator
-from robots.stop import SoftwareStop, Stage, wind_down
-from robots.stream import path
-
-
-class Exit(IntEnum):
-    """How a run ended, as the process says it."""
-
-    DONE = 0
-    REFUSED = 3
-    VETOED = 4
-    STOPPED = 5
-    FAULT = 6
+from robots.station import Side, Wound
+from robots.stop import Stage
 
 
 @dataclass(frozen=True)
@@ -71,7 +60,7 @@ class LoopReport:
     Attributes:
         period_s: what one step should take.
         arm_periods_s: what steps took on the arm's clock.
-        phases_s: seconds of wall time a step spent in `observe`, `propose`, `review`, `record`, `send`, `show`.
+        phases_s: seconds of wall time a step spent in `observe`, `propose`, `review`, `send`, `show`.
     """
 
     period_s: float
@@ -128,7 +117,7 @@ class Stopwatch:
 
 @dataclass(frozen=True)
 class Ending:
-    """How the loop ended."""
+    """How the loop ended; `stream` is how well the arm's own rate was kept, empty in lockstep."""
 
     code: Exit
     reason: str
@@ -138,16 +127,17 @@ class Ending:
     vetoed: int
     report: LoopReport
     faults: tuple[str, ...] = ()
+    stream: Mapping[str, Any] = field(default_factory=dict)
 
 
 def drive(
-    arm: Arm,
+    side: Side,
     propose: Callable[[Reading], Proposal],
-    guard: Guard,
-    box: BlackBox,
     operator: Operator,
     *,
     steps: int,
+    limits: Limits,
+    header: Mapping[str, Any] | None = None,
     dry_run: bool = False,
     say: Callable[[str], None] = print,
     on_step: Callable[[Step], None] | None = None,
@@ -155,31 +145,29 @@ def drive(
     """Run the loop for a number of steps and wind the arm down; does not raise for what an arm or planner does.
 
     Args:
-        arm: connected.
+        side: the arm's side, in this process or in another.
         propose: the planner.
-        guard: nothing reaches the arm but through it.
-        box: the record.
         operator: who may stop it.
         steps: how many.
-        dry_run: everything but sending.
+        limits: for the length of a step, and how many vetoes end the run.
+        header: words for the record.
+        dry_run: everything but sending; the side was told so as well.
         say: told one line a step.
-        on_step: told of every step after it is recorded (the rollout for Rerun).
+        on_step: told of every step after it was carried out (the rollout for Rerun).
     """
-    stop = SoftwareStop()
-    report = LoopReport(guard.limits.period_s)
+    report = LoopReport(limits.period_s)
     counts = {"passed": 0, "clamped": 0, "vetoed": 0}
     code, reason, done, in_a_row = Exit.DONE, f"all {steps} steps done", 0, 0
     prefix = "dry run, nothing sent: " if dry_run else ""
-    cadence = Cadence(arm.rate_hz)
     try:
-        held = _measured(arm.observe()) if dry_run else arm.hold()
-        aim: np.ndarray | None = None
+        side.begin(header or {})
         for index in range(steps):
             if operator.stop_requested:
                 code, reason = Exit.STOPPED, f"stopped by the operator before step {index}"
                 break
-            began, watch = arm.now(), Stopwatch(report)
-            reading = arm.observe()
+            watch = Stopwatch(report)
+            reading = side.observe()
+            began = reading.monotonic_s
             watch.lap("observe")
             with operator.interruptible():
                 proposal = propose(reading)
@@ -187,33 +175,24 @@ def drive(
             if operator.stop_requested:  # obeyed before anything is sent
                 code, reason = Exit.STOPPED, f"stopped by the operator in step {index}"
                 break
-            measured = reading.observation
-            state = State(measured["observation.state"], measured["observation.joints"], held, aim)
             asked = request(proposal.action, reading.monotonic_s, proposal.uncertainty, proposal.plan)
-            verdict = guard.review(state, asked, arm.now())
+            verdict = side.submit(index, asked)
             counts[verdict.outcome] += 1
             watch.lap("review")
-            step = Step(index, reading, proposal, verdict, None if dry_run else verdict.target)
-            _record(box, step, dry_run)
-            watch.lap("record")
-            if not dry_run:
-                target = step.sent or held
-                duration = verdict.duration_s or guard.limits.period_s
-                for tick in path(held, target, duration, arm.rate_hz, guard.limits.bounds):
-                    if not arm.lockstep:
-                        cadence.wait()
-                    arm.command(tick)
-                held, aim = target, verdict.aim if step.sent else aim
-                box.write("sent", step=index, joints=held.joints, gripper=held.gripper, hold=step.sent is None)
+            progress = side.finish(lambda: operator.stop_requested)
             watch.lap("send")
+            step = Step(index, reading, proposal, verdict, None if dry_run else verdict.target)
             if on_step is not None:
                 on_step(step)
             watch.lap("show")
             done += 1
-            report.arm_periods_s.append(arm.now() - began)
+            report.arm_periods_s.append(progress.arm_s - began)
             say(prefix + line(step))
+            if progress.stage >= Stage.HELD:
+                code, reason = Exit.FAULT, f"in step {index}: {progress.reason}"
+                break
             in_a_row = in_a_row + 1 if verdict.outcome == "vetoed" else 0
-            if in_a_row >= guard.limits.vetoes_in_a_row:
+            if in_a_row >= limits.vetoes_in_a_row:
                 code = Exit.VETOED
                 reason = f"vetoed {in_a_row} times in a row, the last time because {verdict.sentence}"
                 break
@@ -229,15 +208,14 @@ def drive(
         with contextlib.suppress(Exception):  # who cannot be told must not keep the arm from being parked
             say(words)
 
-    # Before the arm is wound down: should the power go while it parks, the record says why it ended.
-    with contextlib.suppress(OSError, ValueError):
-        box.write("ending", code=int(code), outcome=code.name.lower(), reason=reason, dry_run=dry_run)
     tell(f"{prefix}ending: {reason}")
-    faults = wind_down(arm, stop, reason, moves=not dry_run, say=tell)
-    if faults and code is not Exit.FAULT:
-        code, reason = Exit.FAULT, f"{reason}; then {faults[0]}"
-    faults += _note_end(box, code, reason, stop, report)
-    return Ending(code, reason, done, **counts, report=report, faults=tuple(faults))
+    try:
+        wound = side.end(code, reason, report.to_dict(), tell)
+    except Exception as error:  # the other process is gone, and has said what it could
+        wound = Wound((f"the arm's side could not wind the arm down: {error}",))
+    if wound.faults and code is not Exit.FAULT:
+        code, reason = Exit.FAULT, f"{reason}; then {wound.faults[0]}"
+    return Ending(code, reason, done, **counts, report=report, faults=wound.faults, stream=wound.stream)
 
 
 def line(step: Step) -> str:
@@ -248,42 +226,3 @@ def line(step: Step) -> str:
     why = "" if step.verdict.outcome == "passed" else f"  because {step.verdict.sentence}"
     held = "; the arm holds" if step.verdict.outcome == "vetoed" else ""
     return f"step {step.index:3d}  {step.verdict.outcome:7s}  {moves}{note}{why}{held}"
-
-
-def _measured(reading: Reading) -> JointTarget:
-    observation = reading.observation
-    return JointTarget.still(observation["observation.joints"], float(observation["observation.state"][6]))
-
-
-def _record(box: BlackBox, step: Step, dry_run: bool) -> None:
-    observation = step.reading.observation
-    box.write(
-        "step",
-        step=step.index,
-        observed_s=step.reading.monotonic_s,
-        measured={
-            "observation.state": observation["observation.state"],
-            "observation.joints": observation["observation.joints"],
-        },
-        requested=step.proposal.action,
-        uncertainty=step.proposal.uncertainty,
-        plan=step.proposal.plan,
-        verdict=step.verdict.outcome,
-        reasons=step.verdict.reasons,
-        approved=step.verdict.action,
-        target=None if step.sent is None else {"joints": step.sent.joints, "gripper": step.sent.gripper},
-        dry_run=dry_run,
-    )
-
-
-def _note_end(box: BlackBox, code: Exit, reason: str, stop: SoftwareStop, report: LoopReport) -> list[str]:
-    """The last words of the record; a disk that is full must not hide how the run ended."""
-    try:
-        for stage, why in stop.history:
-            box.write("stop", stage=Stage(stage).name.lower(), reason=why)
-        box.close(code=int(code), outcome=code.name.lower(), reason=reason, loop=report.to_dict())
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            box.abandon()
-        return [f"the end of the run could not be recorded: {error}"]
-    return []

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from robots.arm import Arm
 from robots.limits import Limits
+from robots.station import Side
 
 LEAST_FREE_BYTES = 500_000_000
 # An arm that rests at a limit of orientation reads a little past it.
@@ -51,9 +51,9 @@ class Preflight:
         return not self.failed
 
 
-def observation(arm: Arm, required: tuple[str, ...]) -> tuple[None, str]:
+def observation(side: Side, required: tuple[str, ...]) -> tuple[None, str]:
     """The arm can be read: what the model needs is there, finite, and stamped with a clock that runs forward."""
-    first, second = arm.observe(), arm.observe()
+    first, second = side.observe(), side.observe()
     for key in ("observation.state", "observation.joints", *required):
         if key not in second.observation:
             have = ", ".join(sorted(second.observation))
@@ -70,14 +70,14 @@ def observation(arm: Arm, required: tuple[str, ...]) -> tuple[None, str]:
     return None, f"cameras {', '.join(images)} {shape[1]}x{shape[0]}" if shape else "no camera"
 
 
-def start_pose(arm: Arm, limits: Limits) -> tuple[None, str]:
+def start_pose(side: Side, limits: Limits) -> tuple[None, str]:
     """Joints and tool start inside the limits, and the limits are for this arm."""
-    if tuple(arm.joint_names) != limits.joint_names:
+    if side.about.joint_names != limits.joint_names:
         raise ValueError(
-            f"the limits are for {', '.join(limits.joint_names)}; {arm.name} has {', '.join(arm.joint_names)}; "
+            f"the limits are for {', '.join(limits.joint_names)}; {side.about.name} has {', '.join(side.about.joint_names)}; "
             "choose the limits file of this arm"
         )
-    seen = arm.observe().observation
+    seen = side.observe().observation
     joints, tool = np.asarray(seen["observation.joints"]), np.asarray(seen["observation.state"])[:3]
     if np.abs(joints).max() > 4 * math.pi:
         raise ValueError(f"a joint reads {np.abs(joints).max():.0f}; joints are radians, this looks like degrees")

@@ -9,9 +9,10 @@ import numpy as np
 from envs.panda import rotation_from_rpy, tool_rpy
 from planners import MPC, PlanRecord, Rollout, StepRecord
 from planners.rollout import ARRIVED
-from robots.arm import Arm, Reading
+from robots.arm import Reading
 from robots.loop import Step
-from robots.simulated import SimulatedArm
+from robots.scene import Scene
+from robots.station import Side
 
 TRUTH = "observation.environment_state"
 STATE = "observation.state"
@@ -22,7 +23,7 @@ class Recorder:
     """Collects a rollout while an arm is driven; call it with every step after it was sent.
 
     Args:
-        arm: what is driven.
+        side: of the arm that is driven.
         agent: whose last plan is behind the step.
         about: words for the rollout.
         goal: the goal's observation, for people.
@@ -30,21 +31,20 @@ class Recorder:
     """
 
     def __init__(
-        self, arm: Arm, agent: MPC, about: dict[str, Any], goal: dict[str, np.ndarray], *, judged: bool = True
+        self, side: Side, agent: MPC, about: dict[str, Any], goal: dict[str, np.ndarray], *, judged: bool = True
     ) -> None:
-        self._arm, self._agent = arm, agent
-        self._picture = _picture(arm)
-        self._truth = _truth(arm)
+        self._side, self._agent = side, agent
+        self._picture, self._truth = _picture(side.scene), _truth(side.scene)
         self._was_there = False
         self.rollout = Rollout(about, goal)
-        self._judge = arm if judged and isinstance(arm, SimulatedArm) else None
+        self._judge = side.scene if judged else None
         if self._judge is not None:
             self._was_there, distance = self._judge.judge()
             self.rollout.outcome = {"start_distance_cm": 100 * distance}
 
     def __call__(self, step: Step) -> None:
         """Look at what came of the step and keep both."""
-        after = self._arm.observe()
+        after = self._side.observe()
         plan = self._agent.last_plan
         judged: dict[str, float] = {}
         events = [*self._agent.events()]
@@ -71,7 +71,7 @@ class Recorder:
                 picture=self._picture,
             )
         )
-        self._picture, self._truth = _picture(self._arm), _truth(self._arm)
+        self._picture, self._truth = _picture(self._side.scene), _truth(self._side.scene)
         self.rollout.final = _kept(after) | self._truth
         if self._picture is not None:
             self.rollout.final["picture"] = self._picture
@@ -88,9 +88,9 @@ def _kept(reading: Reading) -> dict[str, np.ndarray]:
     return {key: value for key, value in reading.observation.items() if key != "simulator.state"}
 
 
-def _picture(arm: Arm) -> np.ndarray | None:
-    return arm.picture(PICTURE_SIZE) if isinstance(arm, SimulatedArm) else None
+def _picture(scene: Scene | None) -> np.ndarray | None:
+    return None if scene is None else scene.picture(PICTURE_SIZE)
 
 
-def _truth(arm: Arm) -> dict[str, np.ndarray]:
-    return {TRUTH: arm.truth()} if isinstance(arm, SimulatedArm) else {}
+def _truth(scene: Scene | None) -> dict[str, np.ndarray]:
+    return {} if scene is None else {TRUTH: scene.truth()}

@@ -26,18 +26,22 @@ from planners.recording import write_rrd
 from planners.subgoals import Subgoals
 from planners.waypoints import Finder, Route
 from robots import preflight, probing
-from robots.arm import Arm, Reading, connect, find
-from robots.blackbox import BlackBox
+from robots.arm import Reading, find
 from robots.brain import Brain, goal_hash, output_folder, picture_goal, plain, scene_goal
-from robots.guard import Guard
+from robots.exits import Exit
 from robots.limits import Limits
-from robots.loop import Ending, Exit, Proposal, drive
+from robots.loop import Ending, Proposal, drive
 from robots.operator import Operator
 from robots.recorder import Recorder
+from robots.remote import RemoteStation
 from robots.simulated import SimulatedArm
+from robots.station import Side
 from robots.viewer import called
 from robots.wanted import make_goal, region_outcome
 from worldmodel.interface import ActionSpace
+
+# Policy steps a real arm takes where nobody says how many.
+REAL_STEPS = 30
 
 
 def main(cfg: DictConfig) -> int:
@@ -67,42 +71,44 @@ def _run(cfg: DictConfig, folder: Path, operator: Operator, say: Callable[[str],
     checks.check("disk", lambda: preflight.disk(folder))
     limits = checks.check("limits", lambda: _limits(cfg))
     brain = checks.check("model", lambda: _brain(cfg, limits))
-    arm = checks.check("arm", lambda: _connect(cfg))
+    side = checks.check("arm", lambda: _connect(cfg, folder))
     try:
         agent = None
         goal_seen: dict[str, np.ndarray] = {}
-        if arm is not None and brain is not None and limits is not None:
+        if side is not None and brain is not None and limits is not None:
             cameras = tuple(key for key in brain.model.required_keys if key.startswith("observation."))
-            checks.check("observation", lambda: preflight.observation(arm, cameras))
-            checks.check("start pose", lambda: preflight.start_pose(arm, limits))
-            if not arm.simulated:
+            checks.check("observation", lambda: preflight.observation(side, cameras))
+            checks.check("start pose", lambda: preflight.start_pose(side, limits))
+            if side.about.untested:
+                say(f"    {'note':14s} {side.about.untested}")
+            if not side.about.simulated:
                 checks.check("rated stop", lambda: preflight.rated_stop(bool(cfg.rated_stop_confirmed)))
             if bool(cfg.probe):
                 unturned = brain
-                brain = checks.check("scene probe", lambda: _probe(cfg, arm, unturned)) or unturned
-            found = checks.check("goal", lambda: _goal(cfg, arm, brain))
+                brain = checks.check("scene probe", lambda: _probe(cfg, side, unturned)) or unturned
+            found = checks.check("goal", lambda: _goal(cfg, side, brain))
             way: tuple[Route, Rule] | None = None
             if cfg.subgoals is not None and (cfg.subgoals.get("pictures") or cfg.subgoals.get("data")):
-                way = checks.check("sub-goals", lambda: _way(cfg, arm, brain))
+                way = checks.check("sub-goals", lambda: _way(cfg, side, brain))
             if found is not None and checks.passed:
                 goal, goal_seen = found
-                agent = checks.check("rehearsal", lambda: _rehearse(cfg, arm, brain, goal, way))
+                agent = checks.check("rehearsal", lambda: _rehearse(cfg, side, brain, goal, way))
         if operator.stop_requested:
             say("\nstopped by the operator before anything moved")
             return Exit.STOPPED
-        if arm is None or brain is None or limits is None or agent is None or not checks.passed:
+        if side is None or brain is None or limits is None or agent is None or not checks.passed:
             say(f"\nrefused: {checks.failed[0] if checks.failed else 'a check is missing'}; nothing moved")
             return Exit.REFUSED
         say("")
-        return _drive(cfg, arm, brain, limits, agent, goal_seen, folder, operator, say)
+        return _drive(cfg, side, brain, limits, agent, goal_seen, folder, operator, say)
     finally:
-        if arm is not None:
-            arm.disconnect()
+        if side is not None:
+            side.close()
 
 
 def _drive(
     cfg: DictConfig,
-    arm: Arm,
+    side: RemoteStation,
     brain: Brain,
     limits: Limits,
     agent: MPC,
@@ -111,32 +117,31 @@ def _drive(
     operator: Operator,
     say: Callable[[str], None],
 ) -> Exit:
-    """The loop between an opened and a closed record."""
-    simulated = isinstance(arm, SimulatedArm)
-    own_budget = arm.budget_steps if isinstance(arm, SimulatedArm) else 30
-    steps = own_budget if cfg.steps is None else int(cfg.steps)
+    """The loop, and what is written after it."""
+    scene = side.scene
+    steps = int(cfg.steps) if cfg.steps is not None else REAL_STEPS if scene is None else scene.budget_steps
     about = {
-        "task": str(cfg.env.task) if simulated else "picture", "simulator": str(cfg.robot.name), "seed": int(cfg.seed),
-        "command": "run", "dry_run": bool(cfg.dry_run), **brain.about(),
+        "task": str(cfg.env.task) if scene is not None else "picture", "simulator": str(cfg.robot.name),
+        "seed": int(cfg.seed), "command": "run", "dry_run": bool(cfg.dry_run), **brain.about(),
     }  # fmt: skip
     # A simulator judges by its scene's goal; of another it knows nothing.
-    recorder = Recorder(arm, agent, about, goal, judged=str(cfg.goal) == "scene")
+    recorder = Recorder(side, agent, about, goal, judged=str(cfg.goal) == "scene")
     header = {
-        **about, "arm": arm.name, "limits_hash": limits.hash, "goal_hash": goal_hash(agent.goal), **_listed(agent),
-        "versions": versions(), "config": plain(cfg),
+        **about, "arm": side.about.name, "identity": side.about.identity, "calibration_hash": side.about.calibration_hash,
+        "limits_hash": limits.hash, "goal_hash": goal_hash(agent.goal), **_listed(agent), "versions": versions(),
+        "config": plain(cfg),
     }  # fmt: skip
-    with BlackBox(folder / "blackbox.jsonl", **header) as box:
-        ending = drive(
-            arm,
-            lambda reading: _propose(agent, reading),
-            Guard(limits, arm.kinematics),
-            box,
-            operator,
-            steps=steps,
-            dry_run=bool(cfg.dry_run),
-            say=say,
-            on_step=recorder,
-        )
+    ending = drive(
+        side,
+        lambda reading: _propose(agent, reading),
+        operator,
+        steps=steps,
+        limits=limits,
+        header=header,
+        dry_run=bool(cfg.dry_run),
+        say=say,
+        on_step=recorder,
+    )
     rollout = recorder.rollout
     rollout.outcome |= region_outcome(agent.goal, rollout.final.get("observation.state"))
     unwritten = _write(folder, rollout, ending)
@@ -176,7 +181,8 @@ def _brain(cfg: DictConfig, limits: Limits | None) -> tuple[Brain, str]:
     return brain, f"{words}; {brain.planner_name}, {brain.budget.futures} futures a plan"
 
 
-def _connect(cfg: DictConfig) -> tuple[Arm, str]:
+def _connect(cfg: DictConfig, folder: Path) -> tuple[RemoteStation, str]:
+    """The arm, in a process of its own."""
     settings = {str(key): value for key, value in plain(cfg.robot).items() if key != "name"}
     kind = find(str(cfg.robot.name))
     scene = plain(cfg.env)
@@ -189,32 +195,40 @@ def _connect(cfg: DictConfig) -> tuple[Arm, str]:
             )
         settings |= {key: scene[key] for key in ("task", "cameras", "image_size", "variation")}
         settings["seed"] = int(cfg.seed)
-    else:
-        settings.pop("pace", None)  # only a simulated arm has a choice of time
-    arm = connect(str(cfg.robot.name), **settings)
-    return arm, f"{arm.name}, {len(arm.joint_names)} joints at {arm.rate_hz:g} Hz"
+    limits = plain(cfg.guard)
+    side = RemoteStation(
+        str(cfg.robot.name),
+        settings,
+        limits,
+        folder / "blackbox.jsonl",
+        dry_run=bool(cfg.dry_run),
+        heartbeat_s=float(limits["heartbeat_s"]),
+    )
+    about = side.about
+    return side, f"{about.name}, {len(about.joint_names)} joints at {about.rate_hz:g} Hz, in process {side.process.pid}"
 
 
-def _goal(cfg: DictConfig, arm: Arm, brain: Brain) -> tuple[tuple[Goal, dict[str, np.ndarray]], str]:
+def _goal(cfg: DictConfig, side: Side, brain: Brain) -> tuple[tuple[Goal, dict[str, np.ndarray]], str]:
     def scene() -> tuple[Goal, dict[str, np.ndarray], str]:
-        if not isinstance(arm, SimulatedArm):
+        if side.scene is None:
             raise ValueError(
                 "goal=scene needs a simulated arm; give goal=PATH of a picture taken with the arm's camera"
             )
-        seen = {key: value for key, value in arm.goal.items() if key != "simulator.state"}
-        _, distance = arm.judge()
+        wanted = side.scene.goal
+        seen = {key: value for key, value in wanted.items() if key != "simulator.state"}
+        _, distance = side.scene.judge()
         found = f"picture from scene {int(cfg.seed)}, {100 * distance:.1f} cm away (the planner sees the picture only)"
-        return scene_goal(arm.goal, brain.model), {**seen, "picture": arm.goal_picture()}, found
+        return scene_goal(wanted, brain.model), {**seen, "picture": side.scene.goal_picture()}, found
 
-    goal, seen, found = make_goal(plain(cfg), arm.observe().observation, scene)
+    goal, seen, found = make_goal(plain(cfg), side.observe().observation, scene)
     return (goal, seen), found
 
 
-def _way(cfg: DictConfig, arm: Arm, brain: Brain) -> tuple[tuple[Route, Rule], str]:
+def _way(cfg: DictConfig, side: Side, brain: Brain) -> tuple[tuple[Route, Rule], str]:
     """The sub-goals: the pictures of a list, or the ways through a recording."""
     subgoals = Subgoals.of(plain(cfg.subgoals))
     assert subgoals is not None
-    seen = arm.observe().observation
+    seen = side.observe().observation
     if subgoals.pictures:
         missing = "no sub-goal picture at {path}; subgoals.pictures=[A,B,...] lists pictures in their order"
         goals = [picture_goal(path, seen, wanted_as=missing) for path in subgoals.pictures]
@@ -233,11 +247,13 @@ def _listed(agent: MPC) -> dict[str, list[str]]:
     return {"subgoal_hashes": [goal_hash(goal) for goal in agent.route]}
 
 
-def _probe(cfg: DictConfig, arm: Arm, brain: Brain) -> tuple[Brain, str]:
+def _probe(cfg: DictConfig, side: Side, brain: Brain) -> tuple[Brain, str]:
     """Whether the brain understands what it sees here; turned to the camera where it was asked to be."""
     if not any(key.startswith("observation.images.") for key in brain.model.required_keys):
         return brain, f"{brain.model_name} looks at no picture"
-    found = probing.examine(brain.model, cfg.probe_data, plain(cfg.env) if arm.simulated else None, int(cfg.seed))
+    found = probing.examine(
+        brain.model, cfg.probe_data, plain(cfg.env) if side.scene is not None else None, int(cfg.seed)
+    )
     if found.verdict == probing.CALIBRATE and bool(cfg.correct):
         return replace(brain, model=probing.corrected(brain.model, found)), f"{found.reason}; corrected"
     if found.verdict == probing.CALIBRATE:
@@ -247,11 +263,11 @@ def _probe(cfg: DictConfig, arm: Arm, brain: Brain) -> tuple[Brain, str]:
     return brain, found.reason
 
 
-def _rehearse(cfg: DictConfig, arm: Arm, brain: Brain, goal: Goal, way: tuple[Route, Rule] | None) -> tuple[MPC, str]:
+def _rehearse(cfg: DictConfig, side: Side, brain: Brain, goal: Goal, way: tuple[Route, Rule] | None) -> tuple[MPC, str]:
     """Plan once without sending: the goal fits the model, and the time a plan takes is known before anything moves."""
     route, rule = way or (None, None)
     agent = brain.agent(goal, int(cfg.seed), route, rule)
-    observation = arm.observe().observation
+    observation = side.observe().observation
     agent.act(observation)  # the first search also warms up
     first = "".join(f"; {words}" for words in agent.events() if way is not None and not agent.holds)
     again = time.perf_counter()
@@ -274,7 +290,7 @@ def _write(folder: Path, rollout: Rollout, ending: Ending) -> list[str]:
     result = {
         "ended": ending.code.name.lower(), "exit_code": int(ending.code), "reason": ending.reason,
         "steps": ending.steps, "passed": ending.passed, "clamped": ending.clamped, "vetoed": ending.vetoed,
-        "faults": list(ending.faults), "loop": ending.report.to_dict(), **rollout.outcome,
+        "faults": list(ending.faults), "loop": ending.report.to_dict(), "stream": dict(ending.stream), **rollout.outcome,
     }  # fmt: skip
     rollout.outcome |= {"ended": result["ended"], "reason": ending.reason}
     writers: list[tuple[str, Callable[[], object]]] = [

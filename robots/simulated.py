@@ -54,6 +54,7 @@ class SimulatedArm(Arm):
     joint_names = JOINT_NAMES
     rate_hz = 1.0 / PHYSICS_STEP_S
     park_joints = HOME_JOINTS
+    when_killed = "the simulation ends with its process"
 
     def __init__(
         self,
@@ -145,6 +146,11 @@ class SimulatedArm(Arm):
         return self._elapsed_s if self.lockstep else time.monotonic()
 
     # -- what only a simulation can say ------------------------------------------------------------------------------
+
+    @property
+    def scene(self) -> SimulatedArm:
+        """This arm itself."""
+        return self
 
     @property
     def goal(self) -> dict[str, np.ndarray]:

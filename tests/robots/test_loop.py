@@ -17,6 +17,7 @@ from robots.blackbox import BlackBox
 from robots.loop import Ending, Exit, Proposal, Step, drive
 from robots.operator import Operator
 from robots.simulated import MujocoArm
+from robots.station import Station
 
 LIMITS = Limits.load()
 GENTLE = np.array([0.01, 0.01, 0.0, 0.0, 0.0, 0.0, 0.0])
@@ -32,11 +33,13 @@ class Bench:
         self.steps: list[Step] = []
 
     def drive(self, propose: Any, **options: Any) -> Ending:
-        operator = Operator(self.said.append)
-        with operator, BlackBox(self.path) as box:
-            guard = Guard(LIMITS, self.arm.kinematics)
-            settings = {"steps": 4, "say": self.said.append, "on_step": self.steps.append, **options}
-            return drive(self.arm, propose, guard, box, operator, **settings)
+        with Operator(self.said.append) as operator:
+            settings = {"steps": 4, "say": self.said.append, "on_step": self.steps.append, "limits": LIMITS, **options}
+            return drive(self.station(bool(options.get("dry_run"))), propose, operator, **settings)
+
+    def station(self, dry_run: bool = False) -> Station:
+        guard = Guard(LIMITS, self.arm.kinematics)
+        return Station(self.arm, guard, lambda **header: BlackBox(self.path, **header), dry_run=dry_run)
 
     @property
     def record(self) -> list[dict[str, Any]]:
@@ -75,8 +78,12 @@ def test_a_run_that_ends_well(bench: Bench) -> None:
     )
     np.testing.assert_allclose(moved[:2], 0.03, atol=0.004)
     kinds = [line["kind"] for line in bench.record]
-    assert kinds == ["header", *["step", "sent"] * 4, "ending", "stop", "stop", "stop", "end"]
+    assert [kind for kind in kinds if kind != "ticks"] == ["header", *["step"] * 4, "ending", *["stop"] * 3, "end"]
     assert bench.record[1]["requested"] == GENTLE.tolist()
+    ticks = [line for line in bench.record if line["kind"] == "ticks"]
+    assert all(len(line["arm_s"]) == len(line["sent"]) == len(line["measured"]) for line in ticks)
+    # Every second of the 200 ticks of 4 steps.
+    assert sum(len(line["arm_s"]) for line in ticks) == 100
     bench.assert_parked_and_released()
 
 
@@ -96,7 +103,7 @@ def test_a_dry_run_sends_nothing_and_says_so_on_every_line(bench: Bench) -> None
     assert bench.arm.now() == 0.0
     assert bench.said
     assert all(line.startswith("dry run, nothing sent") for line in bench.said)
-    assert not [line for line in bench.record if line["kind"] == "sent"]
+    assert not [line for line in bench.record if line["kind"] == "ticks" or line.get("target")]
 
 
 def test_a_veto_holds_the_arm_for_the_step(bench: Bench) -> None:
@@ -138,18 +145,40 @@ def test_ctrl_c_stops_before_the_next_step(bench: Bench) -> None:
     ending = bench.drive(interrupted)
     assert ending.code is Exit.STOPPED
     assert ending.steps == 1
-    assert len([line for line in bench.record if line["kind"] == "sent"]) == 1
+    assert len([line for line in bench.record if line["kind"] == "step"]) == 1
     bench.assert_parked_and_released()
 
 
 def test_a_stop_before_the_first_step_sends_no_step(bench: Bench) -> None:
     operator = Operator(bench.said.append)
     operator.request_stop()
-    with BlackBox(bench.path) as box:
-        guard = Guard(LIMITS, bench.arm.kinematics)
-        ending = drive(bench.arm, gentle, guard, box, operator, steps=4, say=bench.said.append)
+    ending = drive(bench.station(), gentle, operator, steps=4, limits=LIMITS, say=bench.said.append)
     assert ending.code is Exit.STOPPED
     assert ending.steps == 0
+
+
+def test_a_stop_in_the_middle_of_a_step_brakes_within_the_limits(bench: Bench) -> None:
+    send, sent = bench.arm.command, []
+
+    def watched(target: JointTarget) -> None:
+        sent.append(target)
+        if len(sent) == 22:  # of the fifty ticks of a step: about the fastest
+            os.kill(os.getpid(), signal.SIGINT)
+        send(target)
+
+    bench.arm.command = watched  # type: ignore[method-assign]
+    fast = np.array([0.05, 0.05, 0.0, 0.0, 0.0, 0.0, 0.0])
+    ending = bench.drive(lambda reading: Proposal(fast, 0.5, "plan"))
+    assert ending.code is Exit.STOPPED
+    at_rest = next(n for n in range(23, len(sent)) if not sent[n].velocity.any())
+    assert at_rest < 45
+    moved = np.linalg.norm(
+        bench.arm.kinematics.forward(sent[at_rest].joints)[0] - bench.arm.kinematics.forward(sent[0].joints)[0]
+    )
+    assert 0.01 < moved < 0.06
+    joints = np.stack([target.joints for target in sent])
+    strongest = np.abs(np.diff(joints, n=2, axis=0)).max(axis=0) * bench.arm.rate_hz**2
+    assert (strongest <= np.array(LIMITS.joint_acceleration) * (1 + 1e-6)).all()
 
 
 def test_a_second_ctrl_c_does_not_skip_the_park(bench: Bench) -> None:
@@ -211,20 +240,21 @@ def test_an_arm_that_fails_is_left_held_not_released(tmp_path: Path) -> None:
     assert "servo 3 does not answer" in ending.reason
     assert any("could not park" in fault for fault in ending.faults)
     assert any("not released" in line for line in bench.said)
+    assert [line["stage"] for line in bench.record if line["kind"] == "trip"] == ["held"]
     assert [line["stage"] for line in bench.record if line["kind"] == "stop"] == ["held"]
     arm.disconnect()
 
 
 def test_a_full_disk_is_a_fault_and_the_arm_is_wound_down(bench: Bench) -> None:
-    operator = Operator(bench.said.append)
-    with BlackBox(bench.path) as box:
+    class FullDisk(BlackBox):
+        def write(self, kind: str, **values: Any) -> None:
+            if kind != "header":
+                raise OSError(28, "No space left on device")
+            super().write(kind, **values)
 
-        def full(kind: str, **values: Any) -> None:
-            raise OSError(28, "No space left on device")
-
-        box.write = full  # type: ignore[method-assign]
-        guard = Guard(LIMITS, bench.arm.kinematics)
-        ending = drive(bench.arm, gentle, guard, box, operator, steps=4, say=bench.said.append)
+    guard = Guard(LIMITS, bench.arm.kinematics)
+    station = Station(bench.arm, guard, lambda **header: FullDisk(bench.path, **header))
+    ending = drive(station, gentle, Operator(bench.said.append), steps=4, limits=LIMITS, say=bench.said.append)
     assert ending.code is Exit.FAULT
     assert "No space left" in ending.reason
     assert "could not be recorded" in ending.faults[-1]

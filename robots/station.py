@@ -1,0 +1,358 @@
+"""The arm's side: it owns the arm, the guard, the streamer and the record, and nothing reaches the arm but through it.
+
+`Station` is that side within one process; `robots.arm_process` serves one to a planner in another, and `robots.remote` is
+what the planner then holds. Both offer `Side`, so the loop does not know which of the two it drives.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from robots.arm import Arm, ArmError, JointTarget, Measured, Reading
+from robots.blackbox import BlackBox
+from robots.cadence import Cadence
+from robots.exits import Exit
+from robots.guard import Guard, State, Verdict
+from robots.scene import Scene
+from robots.stop import SoftwareStop, Stage, wind_down
+from robots.stream import SETTLE_SHARE, Streamer
+
+# What was sent and measured goes into the record in lines of this many seconds: no more than that is lost with a killed
+# process, and writing takes no time to speak of.
+LINE_S = 0.1
+# A cadence need not be watched closer than this.
+LOOKS_PER_SECOND = 100.0
+
+
+@dataclass(frozen=True)
+class About:
+    """What others may know of an arm.
+
+    Attributes:
+        when_killed: what its hardware does when the process that drives it is killed.
+    """
+
+    name: str
+    identity: str
+    simulated: bool
+    lockstep: bool
+    joint_names: tuple[str, ...]
+    rate_hz: float
+    untested: str
+    calibration_hash: str
+    when_killed: str
+
+    @classmethod
+    def of(cls, arm: Arm) -> About:
+        """Of a connected arm."""
+        return cls(
+            arm.name, arm.identity, arm.simulated, arm.lockstep, tuple(arm.joint_names), float(arm.rate_hz), arm.untested,
+            arm.calibration_hash, arm.when_killed,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where the arm's side stands.
+
+    Attributes:
+        stage: of the software stop.
+        reason: why it is not running; empty while it is.
+        whole: whether the last step came to its end, and was not broken off by a brake.
+        arm_s: the arm's clock.
+    """
+
+    stage: Stage
+    reason: str
+    whole: bool
+    arm_s: float
+
+
+@dataclass(frozen=True)
+class Wound:
+    """What came of winding an arm down.
+
+    Attributes:
+        faults: what went wrong, one sentence each.
+        stream: how well the arm's rate was kept (`CadenceReport.to_dict`); empty in lockstep.
+    """
+
+    faults: tuple[str, ...] = ()
+    stream: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Side(Protocol):
+    """The arm's side as the loop sees it, in this process or in another."""
+
+    @property
+    def about(self) -> About: ...
+    @property
+    def scene(self) -> Scene | None:
+        """What only a simulation can say; None for a real arm."""
+        ...
+
+    def observe(self) -> Reading: ...
+    def begin(self, header: Mapping[str, Any]) -> None:
+        """Open the record and hold the arm where it is."""
+        ...
+
+    def submit(self, step: int, asked: Mapping[str, Any]) -> Verdict:
+        """Have a request reviewed; what is let through begins at once."""
+        ...
+
+    def finish(self, interrupted: Callable[[], bool]) -> Progress:
+        """Wait until the step is over; when `interrupted` says so, brake."""
+        ...
+
+    def resume(self) -> None:
+        """Go on after a pause."""
+        ...
+
+    def end(self, code: Exit, reason: str, loop: Mapping[str, Any], say: Callable[[str], None]) -> Wound:
+        """Hold, park, release, close the record."""
+        ...
+
+
+@dataclass
+class _Line:
+    """Ticks that wait to be written together."""
+
+    at_s: list[float] = field(default_factory=list)
+    sent: list[np.ndarray] = field(default_factory=list)
+    measured: list[np.ndarray] = field(default_factory=list)
+
+
+class Station:
+    """One arm with its guard, in this process.
+
+    Args:
+        arm: connected.
+        guard: what it asks.
+        open_record: makes the black box, when the run begins.
+        dry_run: everything but sending.
+    """
+
+    def __init__(self, arm: Arm, guard: Guard, open_record: Callable[..., BlackBox], *, dry_run: bool = False) -> None:
+        self.arm, self.guard, self.dry_run = arm, guard, dry_run
+        self.about = About.of(arm)
+        self.stop = SoftwareStop()
+        self.cadence = Cadence(arm.rate_hz)
+        self._open_record = open_record
+        self._box: BlackBox | None = None
+        self._seen: Reading | None = None
+        self._aim: np.ndarray | None = None
+        self._left = 0  # ticks of the step under way
+        self._braked = False
+        self._line = _Line()
+        self._look_every = max(1, round(arm.rate_hz / LOOKS_PER_SECOND))
+        self._ticks = 0
+
+    @property
+    def scene(self) -> Scene | None:
+        """What only a simulation can say; None for a real arm."""
+        return self.arm.scene
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is a record, and the arm is ours to move."""
+        return self._box is not None
+
+    @property
+    def busy(self) -> bool:
+        """Whether a step is under way."""
+        return self.begun and not self.dry_run and (self._left > 0 or self._streamer.moving)
+
+    def observe(self) -> Reading:
+        """Look, with the cameras."""
+        self._seen = self.arm.observe()
+        return self._seen
+
+    def measure(self) -> Measured:
+        """Look quickly, without."""
+        return self.arm.measure()
+
+    def begin(self, header: Mapping[str, Any]) -> None:
+        """Open the record and hold the arm where it is."""
+        self._box = self._open_record(**header)
+        if self.dry_run:
+            seen = self.arm.measure()
+            start = JointTarget.still(seen.joints, seen.gripper)
+        else:
+            start = self.arm.hold()
+        self._streamer = Streamer(self.guard.limits.bounds, self.arm.rate_hz, start)
+
+    def submit(self, step: int, asked: Mapping[str, Any]) -> Verdict:
+        """Have a request reviewed; what is let through begins at once, what is not brings the arm to rest."""
+        if self._seen is None or self._box is None:
+            raise ArmError("nothing can be asked for before the run has begun and the arm was looked at")
+        if not self.stop.running:
+            sentence = f"the arm takes nothing any more: {self.stop.reason}"
+            verdict = Verdict("vetoed", sentence, (sentence,))
+        else:
+            verdict = self._review(asked)
+        self._record_step(self._box, step, asked, verdict)
+        if self.dry_run:
+            return verdict
+        period = verdict.duration_s or self.guard.limits.period_s
+        self._left, self._braked = math.ceil(period * self.arm.rate_hz - 1e-6), False
+        if verdict.target is not None:
+            self._streamer.aim(verdict.target, SETTLE_SHARE * period)
+            self._aim = verdict.aim
+        elif self._streamer.moving:
+            self._streamer.brake()
+            self._aim = None
+        return verdict
+
+    def finish(self, interrupted: Callable[[], bool]) -> Progress:
+        """Tick until the step is over; when `interrupted` says so, brake."""
+        self.cadence.rest()
+        while self.busy:
+            if not self._braked and interrupted():
+                self.brake()
+            if not self.arm.lockstep:
+                self.cadence.wait()
+            self.tick()
+        return self.progress
+
+    @property
+    def progress(self) -> Progress:
+        """Where we stand."""
+        return Progress(self.stop.stage, self.stop.reason, not self._braked, self.arm.now())
+
+    def tick(self) -> None:
+        """Send the next tick; a device that fails stops the arm for good. Never raises."""
+        try:
+            target = self._streamer.tick()
+            if not self.dry_run:
+                self.arm.command(target)
+            self._ticks += 1
+            if self._ticks % self._look_every == 0:
+                self._look(target, self.arm.measure())
+        except Exception as error:  # whatever a driver does: no more of it
+            self.trip(Stage.HELD, f"{type(error).__name__}: {error}")
+            # There is nobody to brake for: what would be sent now is not received, or not understood.
+            self._left, self._braked = 0, True
+            self._streamer = Streamer(self.guard.limits.bounds, self.arm.rate_hz, _rest(self._streamer.target))
+        self._left = max(0, self._left - 1)
+
+    def brake(self) -> None:
+        """Come to rest as soon as the limits allow; the step under way is not finished."""
+        if self.begun and self.busy:
+            self._streamer.brake()
+            self._left, self._braked, self._aim = 0, True, None
+
+    def trip(self, stage: Stage, reason: str) -> None:
+        """Something is wrong: go down the ladder, and brake."""
+        if self.stop.advance(stage, reason):
+            self.brake()
+            if self._box is not None:
+                with contextlib.suppress(OSError, ValueError):
+                    self._box.write("trip", stage=stage.name.lower(), reason=reason, arm_s=self.arm.now())
+
+    def resume(self) -> None:
+        """Go on after a brake; the latch does not open."""
+        if not self.stop.running:
+            raise ArmError(f"the arm cannot go on: {self.stop.reason}")
+
+    def end(self, code: Exit, reason: str, loop: Mapping[str, Any], say: Callable[[str], None]) -> Wound:
+        """Brake, hold, park, release, close the record."""
+        # Before the arm is wound down: should the power go while it parks, the record says why it ended.
+        if self._box is not None:
+            with contextlib.suppress(OSError, ValueError):
+                self._box.write(
+                    "ending", code=int(code), outcome=code.name.lower(), reason=reason, dry_run=self.dry_run
+                )
+        self.brake()
+        self.cadence.rest()
+        while self.busy:
+            if not self.arm.lockstep:
+                self.cadence.wait()
+            self.tick()
+        faults = wind_down(self.arm, self.stop, reason, moves=not self.dry_run, say=say)
+        if faults and code is not Exit.FAULT:
+            code, reason = Exit.FAULT, f"{reason}; then {faults[0]}"
+        report = self.cadence.report
+        if report.ticks:
+            say(f"stream: {report.sentence()}")
+        faults += self._close(code, reason, loop)
+        return Wound(tuple(faults), report.to_dict() if report.ticks else {})
+
+    # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _review(self, asked: Mapping[str, Any]) -> Verdict:
+        assert self._seen is not None
+        measured = self._seen.observation
+        state = State(measured["observation.state"], measured["observation.joints"], self._streamer.target, self._aim)
+        return self.guard.review(state, asked, self.arm.now())
+
+    def _look(self, sent: JointTarget, measured: Measured) -> None:
+        """Note what was sent and what the arm did."""
+        line = self._line
+        line.at_s.append(measured.monotonic_s)
+        line.sent.append(np.append(sent.joints, sent.gripper))
+        line.measured.append(np.append(measured.joints, measured.gripper))
+        if self._box is not None and line.at_s[-1] - line.at_s[0] >= LINE_S:
+            self._write_line(self._box)
+
+    def _write_line(self, box: BlackBox) -> None:
+        line, self._line = self._line, _Line()
+        if line.at_s:
+            box.write(
+                "ticks",
+                arm_s=[round(at, 4) for at in line.at_s],
+                sent=np.round(line.sent, 6),
+                measured=np.round(line.measured, 6),
+            )
+
+    def _record_step(self, box: BlackBox, step: int, asked: Mapping[str, Any], verdict: Verdict) -> None:
+        assert self._seen is not None
+        observation = self._seen.observation
+        target = None if self.dry_run else verdict.target
+        box.write(
+            "step",
+            step=step,
+            observed_s=self._seen.monotonic_s,
+            measured={
+                "observation.state": observation["observation.state"],
+                "observation.joints": observation["observation.joints"],
+            },
+            requested=asked.get("action"),
+            uncertainty=asked.get("uncertainty"),
+            plan=asked.get("plan"),
+            verdict=verdict.outcome,
+            reasons=verdict.reasons,
+            approved=verdict.action,
+            target=None if target is None else {"joints": target.joints, "gripper": target.gripper},
+            duration_s=verdict.duration_s,
+            dry_run=self.dry_run,
+        )
+
+    def _close(self, code: Exit, reason: str, loop: Mapping[str, Any]) -> list[str]:
+        """The last words of the record; a disk that is full must not hide how the run ended."""
+        box = self._box
+        if box is None:
+            return []
+        self._box = None
+        try:
+            self._write_line(box)
+            for stage, why in self.stop.history:
+                box.write("stop", stage=Stage(stage).name.lower(), reason=why)
+            box.close(
+                code=int(code), outcome=code.name.lower(), reason=reason, loop=dict(loop),
+                stream=self.cadence.report.to_dict(),
+            )  # fmt: skip
+        except (OSError, ValueError) as error:
+            with contextlib.suppress(OSError):
+                box.abandon()
+            return [f"the end of the run could not be recorded: {error}"]
+        return []
+
+
+def _rest(target: JointTarget) -> JointTarget:
+    return JointTarget.still(target.joints, target.gripper)
