@@ -120,6 +120,8 @@ class Server:
     def _abandon(self, code: Exit, reason: str) -> None:
         """Nobody drives any more: wind down on our own."""
         station, self._ended = self._station, code
+        with contextlib.suppress(LinkClosed):
+            self._link.send({"leaving": reason})
         if station is None or not station.begun:
             return
         self._say(f"arm: {reason}; braking, then hold, park, release")

@@ -118,7 +118,8 @@ class Link:
             try:
                 self._socket.sendall(data)
             except OSError as error:
-                self._break(f"the other end is gone ({error})")
+                # What it said last can still be read; so the socket stays open on our side.
+                self._broken = self._broken or f"the other end is gone ({error})"
                 return
 
     def _break(self, why: str) -> None:

@@ -81,7 +81,8 @@ class RemoteStation:
         self._when_killed = "nothing was connected"
         self._alive = threading.Event()
         self._beat_s = heartbeat_s / BEATS_PER_HEARTBEAT
-        threading.Thread(target=self._listen, name="premotor-listen", daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, name="premotor-listen", daemon=True)
+        self._listener.start()
         try:
             words = self._call(
                 "connect",
@@ -208,6 +209,8 @@ class RemoteStation:
                 if "said" in message:
                     if self._said is not None:
                         self._said(str(message["said"]))
+                elif "leaving" in message:
+                    self._gone = f"the arm's side ended the run: {message['leaving']}"
                 else:
                     self._replies.put(message)
         self._replies.put(None)
@@ -218,6 +221,7 @@ class RemoteStation:
                 self._link.send({"do": "alive"})
 
     def _why_gone(self) -> SideGone:
+        self._listener.join(1.0)  # it may have said why
         if not self._gone:
             how = "does not answer"
             with contextlib.suppress(subprocess.TimeoutExpired):

@@ -77,7 +77,10 @@ def test_a_model_that_does_not_trust_itself_holds_the_arm(call: Premotor, tmp_pa
     assert result["vetoed"] == 5
     assert "does not trust this plan" in result["reason"]
     record = blackbox.read(tmp_path / "r" / "blackbox.jsonl")
-    assert all(line["hold"] for line in record if line["kind"] == "sent")
+    assert not any(line["target"] for line in record if line["kind"] == "step")
+    sent = np.concatenate([line["sent"] for line in record if line["kind"] == "ticks"])
+    assert len(sent) > 100  # the arm was kept where it was
+    np.testing.assert_array_equal(sent, np.broadcast_to(sent[0], sent.shape))
 
 
 @pytest.mark.parametrize(
@@ -160,21 +163,3 @@ def test_ctrl_c_stops_parks_and_releases(untrained: Path, tmp_path: Path) -> Non
     record = blackbox.read(tmp_path / "r" / "blackbox.jsonl")
     assert [line["stage"] for line in record if line["kind"] == "stop"] == ["held", "parked", "released"]
     assert json.loads((tmp_path / "r" / "results.json").read_text())["ended"] == "stopped"
-
-
-def test_kill_minus_nine_leaves_a_record_that_can_be_read(
-    untrained: Path, call: Premotor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    child = start("run", untrained, tmp_path, TRUSTING, "steps=100000", "out=r")
-    assert child.stdout is not None
-    for line in child.stdout:
-        if line.startswith("step   3"):
-            os.kill(child.pid, signal.SIGKILL)
-            break
-    child.stdout.read()
-    child.wait()
-    box = tmp_path / "r" / "blackbox.jsonl"
-    steps = [line["step"] for line in blackbox.read(box) if line["kind"] == "step"]
-    assert steps[:4] == [0, 1, 2, 3]
-    assert call("review", "run=r") == 0
-    assert "ends without a word" in capsys.readouterr().out
