@@ -14,6 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image, UnidentifiedImageError
 
 from planners import MPC, Budget, Goal, Planner
+from planners.ahead import Ahead
+from planners.background import Background
 from planners.benchmark import make_model
 from planners.benchmark.brains import weights_digest
 from planners.benchmark.episode import visible_goal
@@ -54,6 +56,29 @@ class Brain:
     def agent(self, goal: Goal, seed: int, route: Route | None = None, rule: Rule | None = None) -> MPC:
         """The receding-horizon agent for a goal, straight or by a route of sub-goals."""
         return MPC(self.model, self.planner, goal, self.budget, seed, route=route, rule=rule)
+
+    def agent_ahead(
+        self,
+        goal: Goal,
+        seed: int,
+        route: Route | None = None,
+        rule: Rule | None = None,
+        *,
+        delay: int,
+        foresee: bool = True,
+        live: bool,
+    ) -> Ahead:
+        """The agent that plans while the arm moves, `delay` steps ahead.
+
+        Args:
+            goal, seed, route, rule: as for `agent`.
+            delay, foresee: as for `planners.ahead.Ahead`.
+            live: whether time passes while it searches: the search gets a thread of its own.
+        """
+        kind = Background if live else Ahead
+        return kind(
+            self.model, self.planner, goal, self.budget, seed, route=route, rule=rule, delay=delay, foresee=foresee
+        )
 
     def about(self) -> dict[str, Any]:
         """Words for a rollout."""

@@ -59,7 +59,7 @@ class LoopReport:
 
     Attributes:
         period_s: what one step should take.
-        arm_periods_s: what steps took on the arm's clock.
+        arm_periods_s: from one observation to the next on the arm's clock; of the last step, to its end.
         phases_s: seconds of wall time a step spent in `observe`, `propose`, `review`, `send`, `show`.
     """
 
@@ -159,6 +159,7 @@ def drive(
     counts = {"passed": 0, "clamped": 0, "vetoed": 0}
     code, reason, done, in_a_row = Exit.DONE, f"all {steps} steps done", 0, 0
     prefix = "dry run, nothing sent: " if dry_run else ""
+    began = ended = None
     try:
         side.begin(header or {})
         for index in range(steps):
@@ -167,6 +168,8 @@ def drive(
                 break
             watch = Stopwatch(report)
             reading = side.observe()
+            if began is not None:
+                report.arm_periods_s.append(reading.monotonic_s - began)
             began = reading.monotonic_s
             watch.lap("observe")
             with operator.interruptible():
@@ -186,7 +189,7 @@ def drive(
                 on_step(step)
             watch.lap("show")
             done += 1
-            report.arm_periods_s.append(progress.arm_s - began)
+            ended = progress.arm_s
             say(prefix + line(step))
             if progress.stage >= Stage.HELD:
                 code, reason = Exit.FAULT, f"in step {index}: {progress.reason}"
@@ -208,6 +211,8 @@ def drive(
         with contextlib.suppress(Exception):  # who cannot be told must not keep the arm from being parked
             say(words)
 
+    if began is not None and ended is not None and ended > began:
+        report.arm_periods_s.append(ended - began)  # of the last step: nothing came after it
     tell(f"{prefix}ending: {reason}")
     try:
         wound = side.end(code, reason, report.to_dict(), tell)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import json
+import math
 import os
 import time
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from planners import MPC, Goal, Rollout
+from planners.background import Background
 from planners.progress import Rule
 from planners.recording import write_rrd
 from planners.subgoals import Subgoals
@@ -64,6 +66,8 @@ def main(cfg: DictConfig) -> int:
 
 def _run(cfg: DictConfig, folder: Path, operator: Operator, say: Callable[[str], None]) -> Exit:
     dry = bool(cfg.dry_run)
+    if isinstance(cfg.ahead, bool) or not isinstance(cfg.ahead, int) or cfg.ahead < 0:
+        raise ValueError(f"ahead={cfg.ahead} is no number of steps; 0 lets the arm rest while a plan is searched")
     if cfg.steps is not None and (not isinstance(cfg.steps, int) or isinstance(cfg.steps, bool) or cfg.steps < 1):
         raise ValueError(f"steps={cfg.steps} is no number of steps; give a whole number from 1, or null for the task's")
     say(f"premotor run, {'dry run: nothing will be sent' if dry else 'live'}; record in {folder}\n")
@@ -72,8 +76,8 @@ def _run(cfg: DictConfig, folder: Path, operator: Operator, say: Callable[[str],
     limits = checks.check("limits", lambda: _limits(cfg))
     brain = checks.check("model", lambda: _brain(cfg, limits))
     side = checks.check("arm", lambda: _connect(cfg, folder))
+    agent: MPC | None = None
     try:
-        agent = None
         goal_seen: dict[str, np.ndarray] = {}
         if side is not None and brain is not None and limits is not None:
             cameras = tuple(key for key in brain.model.required_keys if key.startswith("observation."))
@@ -102,6 +106,8 @@ def _run(cfg: DictConfig, folder: Path, operator: Operator, say: Callable[[str],
         say("")
         return _drive(cfg, side, brain, limits, agent, goal_seen, folder, operator, say)
     finally:
+        if isinstance(agent, Background):
+            agent.close()
         if side is not None:
             side.close()
 
@@ -276,9 +282,23 @@ def _rehearse(cfg: DictConfig, side: Side, brain: Brain, goal: Goal, way: tuple[
     if agent.holds:
         raise ValueError(f"the planner cannot plan from here: {agent.holds[0]}")
     agent.reset()
-    wanted = 1000 / brain.model.action_space.rate_hz
-    slow = f", slower than the {wanted:.0f} ms of a step: an arm in real time will wait for it" if took > wanted else ""
-    return agent, f"a plan takes {took:.0f} ms{slow}; nothing was sent{first}"
+    step = 1000 / brain.model.action_space.rate_hz
+    slow = f", slower than the {step:.0f} ms of a step: an arm in real time will wait for it" if took > step else ""
+    said = f"a plan takes {took:.0f} ms{slow}; nothing was sent{first}"
+    if not cfg.ahead:
+        return agent, said
+    delay = int(cfg.ahead)
+    live = not side.about.lockstep
+    if live and took > delay * step:
+        raise ValueError(
+            f"a plan takes {took:.0f} ms, and ahead={delay} gives it {delay * step:.0f} ms; "
+            f"say ahead={math.ceil(took / step)}, or a smaller budget"
+        )
+    ahead = brain.agent_ahead(goal, int(cfg.seed), route, rule, delay=delay, foresee=bool(cfg.foresee), live=live)
+    return (
+        ahead,
+        f"a plan takes {took:.0f} ms and is begun {delay * step:.0f} ms before it is needed; nothing was sent{first}",
+    )
 
 
 # -- afterwards ------------------------------------------------------------------------------------------------------
