@@ -43,7 +43,7 @@ def of(arm: Arm, limits: Limits, model: str = "") -> dict[str, str]:
     return {
         "software_hash": software(),
         "limits_hash": limits.hash,
-        "calibration_hash": str(getattr(arm, "calibration_hash", "")),
-        "arm_identity": str(getattr(arm, "identity", "") or arm.name),
+        "calibration_hash": arm.calibration_hash,
+        "arm_identity": arm.identity,
         "model_hash": model,
     }
