@@ -1,0 +1,262 @@
+"""Shadowing: somebody else drives, the planner only proposes, and how far the two agree is counted.
+
+The driver is a script in a simulator, a recorded episode, or a person who moves a back-drivable arm by hand. Nothing a
+planner proposes here is ever sent.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from planners.benchmark.stats import wilson
+from robots.arm import Arm, Reading
+from robots.recorder import executed as change
+from robots.simulated import SimulatedArm
+
+STATE = "observation.state"
+# Shorter movements than this have no direction worth comparing.
+STILL_M = 0.002
+
+
+# -- counting ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One step of both.
+
+    Attributes:
+        distance_m: between the proposed and the done translation.
+        cosine: of the angle between them; None where one of them stood still.
+        gripper: difference of the changes of closedness, absolute.
+        turn_rad: the largest difference about one axis.
+        agree: whether all are within the tolerance.
+    """
+
+    distance_m: float
+    cosine: float | None
+    gripper: float
+    turn_rad: float
+    agree: bool
+
+
+@dataclass
+class Agreement:
+    """Pairs of what was proposed and what was done, and what they come to.
+
+    Attributes:
+        position_m: translations this near agree.
+        gripper: changes of closedness this near agree.
+        turn_rad: turns this near agree, about every axis.
+        pairs: what was added.
+        skipped: steps whose proposal or measurement was not finite; they agree with nothing and are counted apart.
+    """
+
+    position_m: float = 0.02
+    gripper: float = 0.3
+    turn_rad: float = 0.2
+    pairs: list[Pair] = field(default_factory=list)
+    skipped: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("position_m", "gripper", "turn_rad"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"agreement within {name}={getattr(self, name)} cannot be; it must be above 0")
+
+    def add(self, proposed: np.ndarray, executed: np.ndarray) -> Pair | None:
+        """Add a step: both (7,) physical end-effector actions. None when one of them is not finite.
+
+        >>> near = Agreement().add(np.array([0.03, 0, 0, 0, 0, 0, 0]), np.array([0.02, 0, 0, 0, 0, 0, 0]))
+        >>> near.agree, round(near.cosine, 3), round(near.distance_m, 3)
+        (True, 1.0, 0.01)
+        """
+        one, other = (np.asarray(action, dtype=np.float64) for action in (proposed, executed))
+        if one.shape != (7,) or other.shape != (7,):
+            raise ValueError(f"agreement compares actions of 7 numbers; got shapes {one.shape} and {other.shape}")
+        if not (np.isfinite(one).all() and np.isfinite(other).all()):
+            self.skipped += 1
+            return None
+        distance = float(np.linalg.norm(one[:3] - other[:3]))
+        lengths = float(np.linalg.norm(one[:3])), float(np.linalg.norm(other[:3]))
+        cosine = None if min(lengths) < STILL_M else float(np.dot(one[:3], other[:3]) / (lengths[0] * lengths[1]))
+        turn = float(np.abs((one[3:6] - other[3:6] + math.pi) % (2 * math.pi) - math.pi).max())
+        gripper = abs(float(one[6] - other[6]))
+        agree = distance <= self.position_m and gripper <= self.gripper and turn <= self.turn_rad
+        self.pairs.append(Pair(distance, cosine, gripper, turn, agree))
+        return self.pairs[-1]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Numbers for the record."""
+        agreed = sum(pair.agree for pair in self.pairs)
+        cosines = [pair.cosine for pair in self.pairs if pair.cosine is not None]
+        low, high = wilson(agreed, len(self.pairs))
+        return {
+            "steps": len(self.pairs), "skipped": self.skipped, "agreed": agreed,
+            "share": agreed / len(self.pairs) if self.pairs else None, "share_low": low, "share_high": high,
+            "within_m": self.position_m, "within_gripper": self.gripper, "within_rad": self.turn_rad,
+            "distance_m_median": _median([pair.distance_m for pair in self.pairs]),
+            "cosine_median": _median(cosines), "moving_steps": len(cosines),
+            "gripper_median": _median([pair.gripper for pair in self.pairs]),
+            "turn_rad_median": _median([pair.turn_rad for pair in self.pairs]),
+        }  # fmt: skip
+
+    def sentence(self) -> str:
+        """The agreement in one line."""
+        unjudged = f"; {self.skipped} steps had no finite numbers" if self.skipped else ""
+        if not self.pairs:
+            return f"no step to compare{unjudged}"
+        n = self.to_dict()
+        direction = (
+            f"direction {math.degrees(math.acos(np.clip(n['cosine_median'], -1, 1))):.0f} degrees off in the median of "
+            f"{n['moving_steps']} steps in which both moved"
+            if n["moving_steps"]
+            else "in no step did both move"
+        )
+        return (
+            f"agreed in {n['agreed']} of {n['steps']} steps, {100 * n['share']:.0f} % (95 % interval "
+            f"{100 * n['share_low']:.0f} to {100 * n['share_high']:.0f}, were the steps independent): within "
+            f"{100 * self.position_m:g} cm, {self.turn_rad:g} rad and {self.gripper:g} of the gripper; median "
+            f"{100 * n['distance_m_median']:.1f} cm apart, {direction}{unjudged}"
+        )
+
+
+def _median(values: list[float]) -> float | None:
+    return float(np.median(values)) if values else None
+
+
+# -- who drives --------------------------------------------------------------------------------------------------------
+
+
+class Driver(Protocol):
+    """Who acts in the planner's place.
+
+    Attributes:
+        about: who it is, in words.
+    """
+
+    about: str
+
+    def act(self, reading: Reading) -> np.ndarray | None:
+        """The action (7,) to execute from here through the guard; None once it has nothing more to do."""
+        ...
+
+
+class Scripted:
+    """A play policy that knows the simulator's truth.
+
+    Args:
+        arm: a connected simulated arm.
+        policy: a name of `envs.play.POLICIES`; None takes the one of the arm's task.
+        seed: of its choices and of its noise.
+    """
+
+    def __init__(self, arm: SimulatedArm, policy: str | None = None, seed: int = 0) -> None:
+        from envs.play import make_policy
+
+        env = arm._connected()
+        name = policy or {"push": "push", "reach": "reach"}.get(env.task.name, "pick")
+        self.about = f"scripted play, {name}, seed {seed}"
+        self._next = make_policy(name, env, np.random.default_rng(seed))
+
+    def act(self, reading: Reading) -> np.ndarray | None:
+        """The script's next action."""
+        return self._next()
+
+
+def watch(
+    arm: Arm,
+    propose: Callable[[Reading], np.ndarray],
+    agreement: Agreement,
+    *,
+    steps: int,
+    period_s: float,
+    sleep: Callable[[float], object],
+    stopped: Callable[[], bool] = lambda: False,
+    on_step: Callable[[Reading, np.ndarray, np.ndarray, Pair | None], None] | None = None,
+) -> int:
+    """Only look while a person moves the arm by hand; nothing is ever sent. Returns how many steps were compared.
+
+    Args:
+        arm: connected and back-drivable; the caller has let go of it.
+        propose: what the planner would do, (7,).
+        agreement: counts.
+        steps: how many, each of `period_s` seconds.
+        sleep: waits; a planner that takes longer than a step makes the step longer, and the proposal is scaled to it.
+        stopped: whether to end early.
+        on_step: told of each step: reading, proposal, what was done, the comparison.
+    """
+    done = 0
+    for _ in range(steps):
+        if stopped():
+            break
+        before = arm.observe()
+        proposal = np.asarray(propose(before), dtype=np.float64)
+        sleep(max(0.0, period_s - (arm.now() - before.monotonic_s)))
+        after = arm.observe()
+        # An action is a change per step: what was done in a longer step is brought back to one step's length.
+        share = period_s / max(after.monotonic_s - before.monotonic_s, period_s)
+        did = change(before.observation[STATE], after.observation[STATE]) * share
+        pair = agreement.add(proposal, did)
+        if on_step is not None:
+            on_step(before, proposal, did, pair)
+        done += 1
+    return done
+
+
+# -- a recorded episode ------------------------------------------------------------------------------------------------
+
+
+def recorded(root: str | Path, episode: int, cameras: tuple[str, ...], size: int | None = None) -> Iterator[Reading]:
+    """The moments of one episode of a LeRobotDataset, as an arm would have shown them.
+
+    Args:
+        root: the dataset's folder.
+        episode: which one, from 0.
+        cameras: whose pictures.
+        size: side of the pictures, px; None keeps the dataset's.
+    """
+    from worldmodel.dataset_files import open_recording
+    from worldmodel.dataset_reading import read
+    from worldmodel.interface import TABLETOP
+
+    recording = open_recording(Path(root))
+    if not 0 <= episode < len(recording.lengths):
+        raise ValueError(f"{root} has episodes 0 to {len(recording.lengths) - 1}; there is no episode {episode}")
+    start = int(recording.lengths[:episode].sum())
+    states = recording.vector(STATE)
+    if states.shape[1] != 7:
+        raise ValueError(f"{root}: {STATE} has {states.shape[1]} numbers; shadowing reads a tool's pose of 7")
+    joints = recording.vector("observation.joints") if "observation.joints" in recording.table.column_names else None
+    # Only pictures are read here, whatever the dataset's actions mean.
+    seen = read(recording, cameras, TABLETOP, blind_state_size=7, image_size=size)["pictures"]
+    for row in range(start, start + int(recording.lengths[episode])):
+        observation: dict[str, np.ndarray] = {STATE: states[row]}
+        if joints is not None:
+            observation["observation.joints"] = joints[row]
+        for number, camera in enumerate(cameras):
+            observation[f"observation.images.{camera}"] = np.array(seen[row][number])
+        at = (row - start) / recording.fps
+        yield Reading(observation, at, at)
+
+
+def replay(
+    root: str | Path,
+    episode: int,
+    propose: Callable[[Reading], np.ndarray],
+    agreement: Agreement,
+    cameras: tuple[str, ...] = ("front",),
+    size: int | None = None,
+) -> Agreement:
+    """Ask the planner at every moment of a recorded episode, and compare with the movement that followed."""
+    moments = recorded(root, episode, cameras, size)
+    before = next(moments)
+    for after in moments:
+        agreement.add(propose(before), change(before.observation[STATE], after.observation[STATE]))
+        before = after
+    return agreement

@@ -1,0 +1,169 @@
+"""How far planner and driver agree: counted right, said plainly, on real, recorded and scripted movement."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from robots.arm import Reading
+from robots.episodes import EpisodeRecorder
+from robots.shadow import Agreement, Scripted, recorded, replay, watch
+from robots.simulated import MujocoArm
+from worldmodel.interface import TABLETOP
+
+ACTIONS = arrays(np.float64, 7, elements=st.floats(-0.5, 0.5))
+
+
+def move(x: float = 0.0, y: float = 0.0, gripper: float = 0.0) -> np.ndarray:
+    return np.array([x, y, 0, 0, 0, 0, gripper])
+
+
+def test_the_same_movement_agrees_and_the_opposite_does_not() -> None:
+    agreement = Agreement()
+    same, other = agreement.add(move(0.04), move(0.04)), agreement.add(move(0.04), move(-0.04))
+    assert same is not None
+    assert other is not None
+    assert (same.agree, same.cosine) == (True, pytest.approx(1.0))
+    assert (other.agree, other.cosine, other.distance_m) == (False, pytest.approx(-1.0), pytest.approx(0.08))
+    numbers = agreement.to_dict()
+    assert (numbers["share"], numbers["steps"]) == (0.5, 2)
+    assert numbers["share_low"] == pytest.approx(0.0945, abs=1e-4)  # Wilson's, 1 of 2
+    assert numbers["share_high"] == pytest.approx(0.9055, abs=1e-4)
+
+
+def test_each_part_must_agree() -> None:
+    agreement = Agreement()
+    assert not agreement.add(move(gripper=0.5), move(gripper=-0.5)).agree  # type: ignore[union-attr]
+    turned = move()
+    turned[5] = 0.25
+    assert not agreement.add(turned, move()).agree  # type: ignore[union-attr]
+
+
+def test_turns_are_compared_around_the_circle() -> None:
+    one, other = move(), move()
+    one[3], other[3] = math.pi - 0.01, -math.pi + 0.01
+    assert Agreement().add(one, other).turn_rad == pytest.approx(0.02)  # type: ignore[union-attr]
+
+
+def test_standing_still_has_no_direction() -> None:
+    agreement = Agreement()
+    assert agreement.add(move(0.0001), move(0.0)).cosine is None  # type: ignore[union-attr]
+    assert "in no step did both move" in agreement.sentence()
+
+
+def test_what_is_not_finite_is_counted_apart() -> None:
+    agreement = Agreement()
+    assert agreement.add(move(math.nan), move()) is None
+    assert agreement.sentence() == "no step to compare; 1 steps had no finite numbers"
+    with pytest.raises(ValueError, match="7 numbers"):
+        agreement.add(np.zeros(6), np.zeros(6))
+    with pytest.raises(ValueError, match="above 0"):
+        Agreement(position_m=0.0)
+
+
+@given(st.lists(st.tuples(ACTIONS, ACTIONS), min_size=1, max_size=20))
+def test_agreement_is_symmetric_and_bounded(pairs: list[tuple[np.ndarray, np.ndarray]]) -> None:
+    there, back = Agreement(), Agreement()
+    for one, other in pairs:
+        there.add(one, other)
+        back.add(other, one)
+    numbers = there.to_dict()
+    assert numbers == back.to_dict() or all(
+        numbers[key] == pytest.approx(back.to_dict()[key], nan_ok=True) for key in numbers if numbers[key] is not None
+    )
+    assert 0 <= numbers["share_low"] <= numbers["share"] <= numbers["share_high"] <= 1
+    assert all(pair.cosine is None or -1.0001 <= pair.cosine <= 1.0001 for pair in there.pairs)
+    assert there.sentence()
+
+
+@pytest.fixture(scope="module")
+def arm() -> MujocoArm:
+    arm = MujocoArm(seed=3)
+    arm.connect()
+    return arm
+
+
+def test_a_script_drives_and_agrees_with_itself(arm: MujocoArm) -> None:
+    one, other = Scripted(arm, seed=4), Scripted(arm, seed=4)
+    agreement = Agreement()
+    reading = arm.observe()
+    for _ in range(3):
+        action, again = one.act(reading), other.act(reading)
+        assert action is not None
+        assert again is not None
+        assert TABLETOP.low[0] <= action[0] <= TABLETOP.high[0]
+        agreement.add(action, again)
+    assert agreement.to_dict()["share"] == 1.0
+
+
+class Pushed(MujocoArm):
+    """An arm somebody moves by 1 cm along x every time it is looked at; it takes no targets."""
+
+    looks = 0
+
+    def observe(self) -> Reading:
+        self.looks += 1
+        state = np.array([0.4 + 0.01 * self.looks, 0, 0.2, math.pi, 0, 0, 0], np.float32)
+        return Reading({"observation.state": state}, 0.2 * self.looks, 0.0)
+
+    def now(self) -> float:
+        return 0.2 * self.looks
+
+
+def test_watching_measures_and_sends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    arm = Pushed()  # never connected: anything but looking would raise
+    agreement = Agreement()
+    slept: list[float] = []
+    done = watch(arm, lambda reading: move(0.01), agreement, steps=4, period_s=0.2, sleep=slept.append)
+    assert done == 4
+    assert agreement.to_dict()["agreed"] == 4
+    assert agreement.pairs[0].distance_m == pytest.approx(0.0, abs=1e-6)
+    assert slept == pytest.approx([0.2] * 4)
+    assert watch(arm, lambda r: move(), agreement, steps=4, period_s=0.2, sleep=slept.append, stopped=lambda: True) == 0
+
+
+def test_a_planner_that_took_long_is_compared_by_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    arm = Pushed()
+    agreement = Agreement()
+
+    def slow(reading: Reading) -> np.ndarray:
+        arm.looks += 1  # time passes, the hand moves on
+        return move(0.01)
+
+    watch(arm, slow, agreement, steps=2, period_s=0.2, sleep=lambda s: None)
+    assert agreement.pairs[0].distance_m == pytest.approx(0.0, abs=1e-6)  # 2 cm in two steps' time
+
+
+def test_a_recorded_episode_is_replayed(tmp_path: Path) -> None:
+    root = tmp_path / "mine"
+    with EpisodeRecorder(root, TABLETOP, "panda") as recorder:
+        for dx in (0.01, 0.03):
+            recorder.begin("push")
+            for step in range(4):
+                recorder.add(_seen(0.3 + dx * step, 40 * step), np.zeros(7))
+            recorder.end(_seen(0.3 + dx * 4, 160))
+    looked: list[int] = []
+
+    def propose(reading: Reading) -> np.ndarray:
+        looked.append(int(reading.observation["observation.images.front"].mean()))
+        return move(0.03)
+
+    agreement = replay(root, 1, propose, Agreement(position_m=0.005))
+    assert agreement.to_dict()["agreed"] == 4
+    assert looked == pytest.approx([0, 40, 80, 120], abs=3)
+    assert replay(root, 0, propose, Agreement(position_m=0.005)).to_dict()["agreed"] == 0
+    with pytest.raises(ValueError, match="episodes 0 to 1; there is no episode 2"):
+        next(recorded(root, 2, ("front",)))
+
+
+def _seen(x: float, grey: int) -> dict[str, np.ndarray]:
+    return {
+        "observation.images.front": np.full((32, 32, 3), grey, np.uint8),
+        "observation.state": np.array([x, 0, 0.2, math.pi, 0, 0, 0.5], np.float32),
+    }
