@@ -184,6 +184,9 @@ class Server:
     def _do_brake(self, message: Mapping[str, Any]) -> None:
         self._connected().brake()
 
+    def _do_pause(self, message: Mapping[str, Any]) -> None:
+        self._connected().pause(str(message["why"]))
+
     def _do_resume(self, message: Mapping[str, Any]) -> None:
         self._connected().resume()
 

@@ -15,12 +15,17 @@ from typing import Any
 import numpy as np
 
 from robots.arm import JointTarget, Reading
+from robots.consent import Answer, Consent, Standing
 from robots.exits import Exit
 from robots.guard import Verdict, request
 from robots.limits import Limits
 from robots.operator import Operator
 from robots.station import Side, Wound
 from robots.stop import Stage
+
+
+# How often a person's keys are looked at while nothing moves.
+POLL_S = 0.02
 
 
 @dataclass(frozen=True)
@@ -138,6 +143,8 @@ def drive(
     steps: int,
     limits: Limits,
     header: Mapping[str, Any] | None = None,
+    consent: Consent | None = None,
+    approve: Callable[[Reading, Proposal], Answer] | None = None,
     dry_run: bool = False,
     say: Callable[[str], None] = print,
     on_step: Callable[[Step], None] | None = None,
@@ -147,10 +154,12 @@ def drive(
     Args:
         side: the arm's side, in this process or in another.
         propose: the planner.
-        operator: who may stop it.
+        operator: who may stop it by signals.
         steps: how many.
         limits: for the length of a step, and how many vetoes end the run.
         header: words for the record.
+        consent: the person's keys and hand, who may pause it; None where nobody needs to hold anything.
+        approve: asks before a proposal is sent; None where nobody is asked.
         dry_run: everything but sending; the side was told so as well.
         say: told one line a step.
         on_step: told of every step after it was carried out (the rollout for Rerun).
@@ -160,12 +169,28 @@ def drive(
     code, reason, done, in_a_row = Exit.DONE, f"all {steps} steps done", 0, 0
     prefix = "dry run, nothing sent: " if dry_run else ""
     began = ended = None
+
+    def standing() -> Standing:
+        if operator.stop_requested:
+            return Standing(False, True, "stopped by the operator")
+        return Standing(True) if consent is None else consent.poll()
+
     try:
         side.begin(header or {})
-        for index in range(steps):
-            if operator.stop_requested:
-                code, reason = Exit.STOPPED, f"stopped by the operator before step {index}"
+        while done < steps:
+            if (may := standing()).stop:
+                code, reason = Exit.STOPPED, f"{may.why} before step {done}"
                 break
+            if not may.move:
+                say(f"{prefix}paused: {may.why}")
+                began = ended = None
+                side.pause(may.why)
+                while not (may := standing()).move and not may.stop:
+                    time.sleep(POLL_S)
+                if not may.stop:
+                    side.resume()
+                    say(f"{prefix}going on")
+                continue
             watch = Stopwatch(report)
             reading = side.observe()
             if began is not None:
@@ -175,24 +200,34 @@ def drive(
             with operator.interruptible():
                 proposal = propose(reading)
             watch.lap("propose")
-            if operator.stop_requested:  # obeyed before anything is sent
-                code, reason = Exit.STOPPED, f"stopped by the operator in step {index}"
+            if approve is not None:
+                answer = approve(reading, proposal)
+                if answer.word == "quit":
+                    code, reason = Exit.STOPPED, f"{answer.sentence}, in step {done}"
+                    break
+                if not answer.yes:
+                    say(f"{prefix}{answer.sentence}: planning anew")
+                    continue
+            if not (may := standing()).move:  # obeyed before anything is sent
+                if not may.stop:
+                    continue
+                code, reason = Exit.STOPPED, f"{may.why} in step {done}"
                 break
             asked = request(proposal.action, reading.monotonic_s, proposal.uncertainty, proposal.plan)
-            verdict = side.submit(index, asked)
+            verdict = side.submit(done, asked)
             counts[verdict.outcome] += 1
             watch.lap("review")
-            progress = side.finish(lambda: operator.stop_requested)
+            progress = side.finish(lambda: not standing().move)
             watch.lap("send")
-            step = Step(index, reading, proposal, verdict, None if dry_run else verdict.target)
+            step = Step(done, reading, proposal, verdict, None if dry_run else verdict.target)
             if on_step is not None:
                 on_step(step)
             watch.lap("show")
             done += 1
             ended = progress.arm_s
-            say(prefix + line(step))
+            say(prefix + line(step) + ("" if progress.whole else "; braked before its end"))
             if progress.stage >= Stage.HELD:
-                code, reason = Exit.FAULT, f"in step {index}: {progress.reason}"
+                code, reason = Exit.FAULT, f"in step {step.index}: {progress.reason}"
                 break
             in_a_row = in_a_row + 1 if verdict.outcome == "vetoed" else 0
             if in_a_row >= limits.vetoes_in_a_row:

@@ -137,6 +137,10 @@ class RemoteStation:
                 self._send("brake")
         return Progress(**{**reply, "stage": Stage(reply["stage"])})
 
+    def pause(self, why: str) -> None:
+        """Brake and wait."""
+        self._call("pause", why=why)
+
     def resume(self) -> None:
         """Go on after a pause."""
         self._call("resume")

@@ -110,6 +110,10 @@ class Side(Protocol):
         """Wait until the step is over; when `interrupted` says so, brake."""
         ...
 
+    def pause(self, why: str) -> None:
+        """Brake and wait; what is asked for meanwhile is vetoed."""
+        ...
+
     def resume(self) -> None:
         """Go on after a pause."""
         ...
@@ -142,6 +146,7 @@ class Station:
         self.arm, self.guard, self.dry_run = arm, guard, dry_run
         self.about = About.of(arm)
         self.stop = SoftwareStop()
+        self._key = self.stop.key()
         self.cadence = Cadence(arm.rate_hz)
         self._open_record = open_record
         self._box: BlackBox | None = None
@@ -251,14 +256,19 @@ class Station:
         """Something is wrong: go down the ladder, and brake."""
         if self.stop.advance(stage, reason):
             self.brake()
-            if self._box is not None:
-                with contextlib.suppress(OSError, ValueError):
-                    self._box.write("trip", stage=stage.name.lower(), reason=reason, arm_s=self.arm.now())
+            self._note("trip", stage=stage.name.lower(), reason=reason)
+
+    def pause(self, why: str) -> None:
+        """Brake and wait; what is asked for meanwhile is vetoed."""
+        if self.stop.advance(Stage.PAUSED, why):
+            self.brake()
+            self._note("pause", reason=why)
 
     def resume(self) -> None:
-        """Go on after a brake; the latch does not open."""
-        if not self.stop.running:
-            raise ArmError(f"the arm cannot go on: {self.stop.reason}")
+        """Go on after a pause; from any other rung there is no way back."""
+        if not self.stop.resume(self._key, "the operator goes on"):
+            raise ArmError(f"the arm cannot go on: {self.stop.reason or 'it is not paused'}")
+        self._note("resume")
 
     def end(self, code: Exit, reason: str, loop: Mapping[str, Any], say: Callable[[str], None]) -> Wound:
         """Brake, hold, park, release, close the record."""
@@ -284,6 +294,12 @@ class Station:
         return Wound(tuple(faults), report.to_dict() if report.ticks else {})
 
     # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _note(self, kind: str, **values: Any) -> None:
+        """A line that must not keep the arm from being stopped."""
+        if self._box is not None:
+            with contextlib.suppress(OSError, ValueError):
+                self._box.write(kind, arm_s=self.arm.now(), **values)
 
     def _review(self, asked: Mapping[str, Any]) -> Verdict:
         assert self._seen is not None
