@@ -60,6 +60,8 @@ class Body(Protocol):
         reach_m: (J,) no point of the body moves further than this per radian of each joint.
         planes: the planes among the obstacles.
         radii: (G,) m of the body's capsules; `names` says whose they are.
+        moving: which of them any joint moves.
+        finger_m: how far the gripper moves a part of itself from open to closed.
     """
 
     joint_names: tuple[str, ...]
@@ -67,9 +69,11 @@ class Body(Protocol):
     planes: tuple[Plane, ...]
     radii: np.ndarray
     names: tuple[str, ...]
+    moving: np.ndarray
+    finger_m: float
 
     def near(self, joints: np.ndarray, gripper: float) -> tuple[Near, Near]:
-        """The nearest two of the arm's own links, and the nearest link to an obstacle, at joints (J,)."""
+        """The nearest two of the arm's own links, and the nearest link to a box, at joints (J,)."""
         ...
 
     def ends(self, joints: np.ndarray, gripper: np.ndarray) -> np.ndarray:
@@ -82,18 +86,23 @@ class Body(Protocol):
 
 
 def clearance(body: Body, joints: np.ndarray, gripper: float) -> Near:
-    """The smallest distance of all: between links, or to an obstacle."""
-    return min(body.near(joints, gripper), key=lambda near: near.distance_m)
+    """The smallest distance of all: between links, to a box, or to a plane."""
+    ends = body.ends(np.asarray(joints)[None], np.array([gripper]))[0, body.moving]
+    above = ends[..., 2].min(axis=1) - body.radii[body.moving]
+    lowest = int(above.argmin())
+    name = body.names[body.moving[lowest]]
+    planes = [Near(float(above[lowest]) - plane.height_m, (name, plane.name)) for plane in body.planes]
+    return min([*body.near(joints, gripper), *planes], key=lambda near: near.distance_m)
 
 
 def links_outside(
     body: Body, joints: np.ndarray, gripper: float, low: Sequence[float], high: Sequence[float]
 ) -> tuple[float, str]:
     """How far (m, negative inside) the body reaches out of a box, and with which link."""
-    ends = body.ends(np.asarray(joints)[None], np.array([gripper]))[0]
-    out = np.maximum(np.asarray(low) - ends, ends - np.asarray(high)).max(axis=(1, 2)) + body.radii
+    ends = body.ends(np.asarray(joints)[None], np.array([gripper]))[0, body.moving]
+    out = np.maximum(np.asarray(low) - ends, ends - np.asarray(high)).max(axis=(1, 2)) + body.radii[body.moving]
     worst = int(out.argmax())
-    return float(out[worst]), body.names[worst]
+    return float(out[worst]), body.names[body.moving[worst]]
 
 
 class MujocoBody:
@@ -145,22 +154,25 @@ class MujocoBody:
         self._dof_at = np.array([self._model.joint(name).dofadr[0] for name in self.joint_names])
         self._fingers = [(self._model.joint(n).qposadr[0], *span) for n, span in (gripper or {}).items()]
         self._site = self._model.site(tool).id
+        self.finger_m = float(sum(abs(closed - opened) for _, opened, closed in self._fingers))
         self.reach_m = self._reach()
         self._fromto = np.zeros(6)
         count = range(len(self._parts))
-        own = [(i, j) for i in count for j in count[i + 1 :] if not _joined(self._model, owner[i], owner[j])]
+        loose = [joint for joint in range(self._model.njnt) if self._model.joint(joint).name not in (gripper or {})]
+        own = [(i, j) for i in count for j in count[i + 1 :] if not _joined(self._model, owner[i], owner[j], loose)]
         self._own = np.array(own, dtype=np.int64).reshape(-1, 2)
         self.not_compared = self._drop_fat_pairs(rest)
         sizes = self.radii + self._halves
         self._own_spheres = sizes[self._own].sum(axis=1)
         # The foot of the arm stands where it stands; only what moves can meet an obstacle.
-        moving = [part for part in count if self._model.body_weldid[owner[part]] != 0]
-        self._others = [(obstacle, part) for obstacle in solid for part in moving]
+        self.moving = np.array([part for part in count if self._model.body_weldid[owner[part]] != 0])
+        boxes = [self._model.geom(o.name).id for o in self.obstacles if isinstance(o, Box)]
+        self._others = [(box, int(part)) for box in boxes for part in self.moving]
 
     # -- looking ---------------------------------------------------------------------------------------------------
 
     def near(self, joints: np.ndarray, gripper: float) -> tuple[Near, Near]:
-        """The nearest two of the arm's own links, and the nearest link to an obstacle, at joints (J,)."""
+        """The nearest two of the arm's own links, and the nearest link to a box, at joints (J,)."""
         self._pose(joints, gripper)
         return self._nearest_own(), self._nearest_obstacle()
 
@@ -322,11 +334,19 @@ def _copy_tree(
     return spec.compile()
 
 
-def _joined(model: mujoco.MjModel, one: int, other: int) -> bool:
-    """Whether two bodies are one rigid piece, or neighbours with joints between them and nothing else."""
-    first, second = int(model.body_weldid[one]), int(model.body_weldid[other])
-    above = [int(model.body_weldid[model.body_parentid[weld]]) for weld in (first, second)]
-    return first == second or above[0] == second or above[1] == first
+def _joined(model: mujoco.MjModel, one: int, other: int, joints: Sequence[int]) -> bool:
+    """Whether two bodies are one rigid piece, neighbours at one of these joints, or moved by other joints only."""
+
+    def above(body: int) -> list[int]:
+        """The bodies from this one to the base that have one of the joints."""
+        chain = []
+        while body:
+            if any(int(model.jnt_bodyid[joint]) == body for joint in joints):
+                chain.append(body)
+            body = int(model.body_parentid[body])
+        return chain
+
+    return len(set(above(one)) ^ set(above(other))) <= 1
 
 
 def panda_body(obstacles: Sequence[Plane | Box] = (Plane("table", 0.0),)) -> MujocoBody:
@@ -336,7 +356,7 @@ def panda_body(obstacles: Sequence[Plane | Box] = (Plane("table", 0.0),)) -> Muj
 
     spec = mujoco.MjSpec()
     panda.add_panda(spec, visuals=True)
-    fingers = dict.fromkeys(panda.FINGER_JOINTS, (FINGER_TRAVEL_M, 0.0))
+    fingers = {str(name): (FINGER_TRAVEL_M, 0.0) for name in panda.FINGER_JOINTS}
     return MujocoBody(
         spec.compile(), JOINT_NAMES, tool=panda.GRASP_SITE, gripper=fingers, rest=HOME_JOINTS, obstacles=obstacles,
         shapes="drawn",
