@@ -117,6 +117,7 @@ class MujocoBody:
         base: the body that stands still; positions are in its frame. The world where None.
         gripper: joint name -> (position when open, position when closed), for joints that follow the gripper.
         rest: (J,) rad, a posture known to be free; links whose capsules touch there are not compared.
+        apart: pairs of links that are not compared, because the joints between them keep them apart.
         obstacles: what stands around, in the base frame.
         shapes: which of the model's shapes are covered: `all`, only those `drawn` but not touchable, only the `touched`.
     """
@@ -130,6 +131,7 @@ class MujocoBody:
         base: str | None = None,
         gripper: Mapping[str, tuple[float, float]] | None = None,
         rest: np.ndarray | None = None,
+        apart: Sequence[tuple[str, str]] = (),
         obstacles: Sequence[Plane | Box] = (),
         shapes: Literal["all", "drawn", "touched"] = "all",
     ) -> None:
@@ -161,7 +163,7 @@ class MujocoBody:
         loose = [joint for joint in range(self._model.njnt) if self._model.joint(joint).name not in (gripper or {})]
         own = [(i, j) for i in count for j in count[i + 1 :] if not _joined(self._model, owner[i], owner[j], loose)]
         self._own = np.array(own, dtype=np.int64).reshape(-1, 2)
-        self.not_compared = self._drop_fat_pairs(rest)
+        self.not_compared = self._drop_fat_pairs(rest, {frozenset(pair) for pair in apart})
         sizes = self.radii + self._halves
         self._own_spheres = sizes[self._own].sum(axis=1)
         # The foot of the arm stands where it stands; only what moves can meet an obstacle.
@@ -236,8 +238,13 @@ class MujocoBody:
                 best, pair = found, (self.names[part], self._model.geom(solid).name)
         return NOTHING_NEAR if pair is None else Near(best, pair)
 
-    def _drop_fat_pairs(self, rest: np.ndarray | None) -> tuple[tuple[str, str], ...]:
-        """Leave out pairs of links whose capsules overlap at rest or in most postures; returns their names."""
+    def _drop_fat_pairs(self, rest: np.ndarray | None, apart: set[frozenset[str]]) -> tuple[tuple[str, str], ...]:
+        """Leave out pairs of links that are apart, or whose capsules overlap at rest or in most postures; their names."""
+        unknown = {name for pair in apart for name in pair} - set(self.names)
+        if unknown:
+            raise ValueError(
+                f"no link {sorted(unknown)[0]!r} has a shape; they are {', '.join(sorted(set(self.names)))}"
+            )
         rng = np.random.default_rng(0)
         ranges = np.array([self._model.joint(name).range for name in self.joint_names])
         ranges[ranges[:, 0] >= ranges[:, 1]] = (-np.pi, np.pi)
@@ -248,6 +255,7 @@ class MujocoBody:
         dropped = overlaps > ALWAYS_NEAR_SHARE * POSTURES
         if rest is not None:
             dropped |= self._overlap(np.asarray(rest))
+        dropped |= np.array([frozenset((self.names[i], self.names[j])) in apart for i, j in self._own], dtype=bool)
         names = sorted({(self.names[i], self.names[j]) for i, j in self._own[dropped]})
         # A link is compared with another whole or not at all.
         kept = [k for k, (i, j) in enumerate(self._own) if (self.names[i], self.names[j]) not in names]
@@ -357,7 +365,8 @@ def panda_body(obstacles: Sequence[Plane | Box] = (Plane("table", 0.0),)) -> Muj
     spec = mujoco.MjSpec()
     panda.add_panda(spec, visuals=True)
     fingers = {str(name): (FINGER_TRAVEL_M, 0.0) for name in panda.FINGER_JOINTS}
+    # Link 7 turns in the fork of link 5 within millimetres of its capsule; the range of joint 6 is what keeps them apart.
     return MujocoBody(
-        spec.compile(), JOINT_NAMES, tool=panda.GRASP_SITE, gripper=fingers, rest=HOME_JOINTS, obstacles=obstacles,
-        shapes="drawn",
+        spec.compile(), JOINT_NAMES, tool=panda.GRASP_SITE, gripper=fingers, rest=HOME_JOINTS,
+        apart=[("panda_link5", "panda_link7")], obstacles=obstacles, shapes="drawn",
     )  # fmt: skip

@@ -1,7 +1,7 @@
 """Capsules that cover what a link is made of: a few round, fat pieces in which every corner of its shape lies.
 
-A capsule (all points within a radius of a line) is the shape whose distances are exact and cheap. A long or bent link
-is cut into slabs along its length, each with a capsule of its own, where that makes the whole markedly leaner.
+A capsule (all points within a radius of a line) is the shape whose distances are exact and cheap. A bent link gets several,
+where that makes the whole markedly leaner; every triangle of its surface lies in one of them.
 """
 
 # pyright: reportAttributeAccessIssue=false, reportIndexIssue=false, reportCallIssue=false
@@ -17,12 +17,16 @@ import mujoco
 import numpy as np
 
 MOST_PIECES = 3
+# A capsule of so many times the volume of the box around a shape is lean enough.
+LEAN = 1.4
 # One more piece must save this share of the volume to be worth its comparisons.
 WORTH = 0.2
 # A radius a little above the least that holds the points may let the ends be shorter.
 FATTER = (1.0, 1.02, 1.05, 1.1, 1.2, 1.35)
 TILTS = 16
 RING = 16
+# Triangles are divided until they are at most this share of the whole, and joined to pieces in so many rounds.
+LARGEST_SHARE, ROUNDS = 0.2, 8
 
 
 @dataclass(frozen=True)
@@ -51,13 +55,16 @@ class Capsule:
         return np.linalg.norm(points - self.start - share[:, None] * along, axis=1) - self.radius
 
 
-def cover(points: np.ndarray, edges: np.ndarray) -> list[Capsule]:
-    """Capsules that hold a shape of corners (N, 3) and edges (E, 2); as few as make a lean cover."""
-    main = _directions(points)[0]
-    best = [_around(points)]
+def cover(corners: np.ndarray) -> list[Capsule]:
+    """Capsules that hold a surface of triangles, corners (T, 3, 3); as few as make a lean cover."""
+    corners = _divided(corners)
+    best = [_around(corners.reshape(-1, 3), TILTS)]
+    points = corners.reshape(-1, 3)
+    if best[0].volume < LEAN * float(np.ptp(points @ _directions(points, 0)[:3].T, axis=0).prod()):
+        return best
     for pieces in range(2, MOST_PIECES + 1):
-        cut = [_around(slab) for slab in _slabs(points, edges, main, pieces)]
-        if sum(c.volume for c in cut) < (1 - WORTH) * sum(c.volume for c in best):
+        cut = _pieces(corners, pieces)
+        if sum(c.volume for c in cut) < (1 - WORTH) ** (pieces - len(best)) * sum(c.volume for c in best):
             best = cut
     return best
 
@@ -76,52 +83,70 @@ def cover_geom(model: mujoco.MjModel, geom: int) -> list[Capsule]:
         first, count = int(model.mesh_vertadr[mesh]), int(model.mesh_vertnum[mesh])
         points = model.mesh_vert[first : first + count].astype(np.float64)
         faces = model.mesh_face[model.mesh_faceadr[mesh] : model.mesh_faceadr[mesh] + model.mesh_facenum[mesh]]
-        edges = np.unique(
-            np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), axis=1), axis=0
-        )
     elif kind in (mujoco.mjtGeom.mjGEOM_BOX, mujoco.mjtGeom.mjGEOM_ELLIPSOID):
         points = np.array(list(itertools.product((-1.0, 1.0), repeat=3))) * size
-        edges = np.array(list(itertools.combinations(range(8), 2)))
+        faces = np.array(list(itertools.combinations(range(8), 3)))  # more than its twelve, none outside
     elif kind == mujoco.mjtGeom.mjGEOM_CYLINDER:
         angles = np.arange(RING) * 2 * math.pi / RING
         ring = np.stack([np.cos(angles), np.sin(angles)], axis=1) * size[0] / math.cos(math.pi / RING)
         points = np.concatenate([np.c_[ring, np.full(RING, z)] for z in (-size[1], size[1])])
-        edges = np.array(list(itertools.combinations(range(2 * RING), 2)))
+        around = np.arange(RING)
+        after, other = (around + 1) % RING, around + RING
+        lids = [np.stack([around[1:-1] * 0, around[1:-1], after[1:-1]], axis=1) + side for side in (0, RING)]
+        faces = np.concatenate([*lids, np.c_[around, after, other], np.c_[after, other, after + RING]])
     else:
         raise ValueError(
             f"a link has a shape of type {kind.name}; capsules cover meshes, boxes, cylinders and the like"
         )
-    return cover(points @ turn.T + origin, edges)
+    return cover((points @ turn.T + origin)[faces])
 
 
-def _slabs(points: np.ndarray, edges: np.ndarray, axis: np.ndarray, pieces: int) -> list[np.ndarray]:
-    """The corners of a shape cut into slabs of equal thickness across an axis; cuts have corners of their own."""
-    height = points @ axis
-    cuts = np.linspace(height.min(), height.max(), pieces + 1)[1:-1]
-    bounds = [-math.inf, *cuts, math.inf]
-    first, second = height[edges[:, 0]], height[edges[:, 1]]
-    crossings = []
-    for cut in cuts:
-        across = (first - cut) * (second - cut) < 0
-        share = ((cut - first[across]) / (second[across] - first[across]))[:, None]
-        crossings.append(points[edges[across, 0]] * (1 - share) + points[edges[across, 1]] * share)
-    slabs = []
-    for index, (low, high) in enumerate(itertools.pairwise(bounds)):
-        inside = points[(height >= low) & (height <= high)]
-        slabs.append(np.concatenate([inside, *crossings[max(0, index - 1) : index + 1]]))
-    return slabs
+def _divided(corners: np.ndarray) -> np.ndarray:
+    """Triangles (T, 3, 3) halved across their longest side until they are small against the whole."""
+    most = LARGEST_SHARE * float(np.ptp(corners.reshape(-1, 3), axis=0).max())
+    done = []
+    while len(corners):
+        sides = np.linalg.norm(corners - np.roll(corners, -1, axis=1), axis=2)
+        large = sides.max(axis=1) > most
+        done.append(corners[~large])
+        # Turned so that the longest side comes first.
+        order = (sides[large].argmax(axis=1)[:, None] + np.arange(3)) % 3
+        turned = np.take_along_axis(corners[large], order[..., None], axis=1)
+        middle = (turned[:, 0] + turned[:, 1]) / 2
+        corners = np.concatenate(
+            [np.stack([turned[:, 0], middle, turned[:, 2]], 1), np.stack([middle, turned[:, 1], turned[:, 2]], 1)]
+        )
+    return np.concatenate(done)
 
 
-def _directions(points: np.ndarray) -> np.ndarray:
+def _pieces(corners: np.ndarray, pieces: int) -> list[Capsule]:
+    """A capsule around each of some groups of triangles: each triangle joins the capsule it sticks out of the least."""
+    heights = corners.mean(axis=1) @ _directions(corners.reshape(-1, 3), 0)[0]
+    group = np.searchsorted(np.quantile(heights, np.arange(1, pieces) / pieces), heights)
+    best: list[Capsule] = []
+    for round_ in range(ROUNDS):
+        members = [corners[group == g].reshape(-1, 3) for g in range(pieces)]
+        if any(not len(m) for m in members):
+            break
+        capsules = [_around(m, TILTS if round_ == ROUNDS - 1 else 0) for m in members]
+        if not best or sum(c.volume for c in capsules) < sum(c.volume for c in best):
+            best = capsules
+        out = [c.outside(corners.reshape(-1, 3)).reshape(-1, 3).max(axis=1) / c.radius for c in capsules]
+        group = np.argmin(out, axis=0)
+    return best
+
+
+def _directions(points: np.ndarray, tilts: int) -> np.ndarray:
     """Axes (K, 3) worth trying, the longest extent first."""
     _, _, principal = np.linalg.svd(points - points.mean(axis=0), full_matrices=False)
-    tilts = np.random.default_rng(0).normal(size=(TILTS, 3))
-    return np.concatenate([principal, np.eye(3), tilts / np.linalg.norm(tilts, axis=1, keepdims=True)])
+    more = np.random.default_rng(0).normal(size=(tilts, 3))
+    return np.concatenate([principal, np.eye(3), more / np.linalg.norm(more, axis=1, keepdims=True)])
 
 
-def _around(points: np.ndarray) -> Capsule:
+def _around(points: np.ndarray, tilts: int) -> Capsule:
     """The leanest capsule found around points (N, 3)."""
-    found = [capsule for axis in _directions(points) for capsule in _along(points, axis)]
+    points = np.unique(points, axis=0)
+    found = [capsule for axis in _directions(points, tilts) for capsule in _along(points, axis)]
     return min(found, key=lambda capsule: capsule.volume)
 
 
@@ -147,7 +172,7 @@ def _along(points: np.ndarray, axis: np.ndarray) -> list[Capsule]:
 def _middle(points: np.ndarray) -> np.ndarray:
     """Near the centre of the smallest ball around points (N, 3): step towards the furthest, ever less."""
     center = (points.min(axis=0) + points.max(axis=0)) / 2
-    for step in range(1, 60):
+    for step in range(1, 41):
         furthest = points[np.linalg.norm(points - center, axis=1).argmax()]
         center = center + (furthest - center) / (step + 1.0) if step > 20 else center + (furthest - center) * 0.05
     return center
