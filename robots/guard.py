@@ -1,27 +1,28 @@
 """The guard: a pure function of (state, request, limits, time) that passes, clamps or vetoes what a planner asks for.
 
-The checks run in a fixed order: schema, action bounds, workspace, joints, age of the observation, the model's own
-doubt. Clamping never repairs nonsense: a request that is not finite is vetoed, not clamped. Whatever leaves the guard
-is checked once more against every limit, so that a mistake in a clamp becomes a veto and not a movement.
+The checks run in a fixed order: schema, action bounds, workspace, joints, age of the observation, the model's own doubt,
+and then the way itself as it would be streamed: its time, joints, tool, links, table, singularity. Clamping never repairs
+nonsense: a request that is not finite is vetoed, not clamped. Whatever leaves the guard is checked once more against every
+limit, so that a mistake in a clamp becomes a veto and not a movement.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 
 from robots.arm import JointTarget
-from robots.kinematics import Kinematics
+from robots.body import Body
+from robots.kinematics import Kinematics, rotation_of, rpy_of
 from robots.limits import Limits
-from robots.stream import SETTLE_SHARE, motion_time
+from robots.schema import AXES, UNITS, Veto, check_agreement, check_request, check_state
+from robots.stream import SETTLE_SHARE
+from robots.way import Margins, Way, check_body, check_condition, check_joints, check_tool, place
 
-REQUEST_KEYS = ("action", "observed_s", "uncertainty", "plan")
-AXES = ("dx", "dy", "dz", "droll", "dpitch", "dyaw", "dgripper")
-UNITS = ("m", "m", "m", "rad", "rad", "rad", "")
 # Rounding of float32 actions is no violation.
 ROUNDING = 1e-6
 # Inverse kinematics is a search; a pose is reached when it is met this closely.
@@ -29,11 +30,10 @@ REACHED_M, REACHED_RAD = 0.002, 0.02
 # How far inverse kinematics may have missed its aim for the aim still to count.
 AIM_M, AIM_RAD = 0.01, 0.1
 # A target the joints miss by more than this, or reach only by a leap of one of them, is another movement than was asked
-# for; and along the way the tool may bulge this far out of the workspace.
-MISS_M, MISS_RAD, LEAP_RAD, BULGE_M = 0.005, 0.1, 0.8, 0.005
-WAYPOINTS = 8
-# Clocks are read one after the other; a stamp may be this much ahead.
-CLOCK_SLACK_S = 0.001
+# for.
+MISS_M, MISS_RAD, LEAP_RAD = 0.005, 0.1, 0.8
+# Of doubles: what a time may be over its limit by.
+INSTANT_S = 1e-9
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,7 @@ class Verdict:
         target: the joint target it comes to; None when vetoed.
         aim: (6,) the tool position and roll pitch yaw the target is meant to reach; None when vetoed.
         duration_s: how long the way to the target takes; 0 when vetoed.
+        margins: how near it comes to each limit, by name, as far as the checks got; below 0 a limit is passed.
     """
 
     outcome: Literal["passed", "clamped", "vetoed"]
@@ -75,10 +76,7 @@ class Verdict:
     target: JointTarget | None = None
     aim: np.ndarray | None = None
     duration_s: float = 0.0
-
-
-class Veto(Exception):
-    """A check failed; the message is the verdict's sentence."""
+    margins: Mapping[str, float] = field(default_factory=dict)
 
 
 def request(action: np.ndarray, observed_s: float, uncertainty: float | None, plan: str) -> dict[str, Any]:
@@ -95,24 +93,49 @@ def request(action: np.ndarray, observed_s: float, uncertainty: float | None, pl
 
 @dataclass(frozen=True)
 class Guard:
-    """Limits and the kinematics of the arm they are for."""
+    """Limits, and the kinematics and body of the arm they are for.
+
+    Without a body links are not watched, nor what stands around, nor singularities; `watches` says so.
+    """
 
     limits: Limits
     kinematics: Kinematics
+    body: Body | None = None
+
+    def __post_init__(self) -> None:
+        if self.body is not None and tuple(self.body.joint_names) != self.limits.joint_names:
+            raise ValueError(
+                f"the body has joints {', '.join(self.body.joint_names)}, the limits are for "
+                f"{', '.join(self.limits.joint_names)}; give the limits file of this arm"
+            )
 
     def review(self, state: State, asked: Mapping[str, Any], now: float) -> Verdict:
         """The verdict on one request at a time on the arm's clock; never raises: what it cannot judge it vetoes."""
+        margins = Margins()
         try:
-            return _review(state, asked, self.limits, now, self.kinematics)
+            return _review(state, asked, self, now, margins)
         except Veto as veto:
-            return Verdict("vetoed", str(veto), (str(veto),))
+            return Verdict("vetoed", str(veto), (str(veto),), margins=margins.smallest)
         except Exception as error:  # fail closed: an unforeseen error must not let a request through
             sentence = f"the guard could not judge the request ({type(error).__name__}: {error})"
-            return Verdict("vetoed", sentence, (sentence,))
+            return Verdict("vetoed", sentence, (sentence,), margins=margins.smallest)
+
+    def watches(self) -> str:
+        """What is watched and what is not, in a sentence for preflight."""
+        if self.body is None:
+            return (
+                "joints and tool only: this arm has no body, so its links, what stands around and singularities "
+                "are NOT watched"
+            )
+        planes = ", ".join(plane.name for plane in self.body.planes) or "no plane"
+        return f"joints, tool and links: {len(self.body.names)} capsules against each other and {planes}"
 
 
-def _review(state: State, asked: Mapping[str, Any], limits: Limits, now: float, kinematics: Kinematics) -> Verdict:
-    action, observed_s, doubt = _check_schema(state, asked, limits, now)
+def _review(state: State, asked: Mapping[str, Any], guard: Guard, now: float, margins: Margins) -> Verdict:
+    limits, kinematics = guard.limits, guard.kinematics
+    action, observed_s, doubt = check_request(asked, limits, now)
+    check_state(state, limits)
+    check_agreement(state, kinematics.forward(np.asarray(state.joints, dtype=np.float64))[0])
     reasons: list[str] = []
     action = _bound_action(action, limits, reasons)
     start, facing = _commanded_pose(state, kinematics)
@@ -129,18 +152,19 @@ def _review(state: State, asked: Mapping[str, Any], limits: Limits, now: float, 
     held = float(state.pose[6])
     closed = float(np.clip(held + np.clip(closed - held, -limits.gripper_lead, limits.gripper_lead), 0.0, 1.0))
     target = JointTarget.still(joints, closed)
-    duration = _time(state, target, limits)
+    duration, slowed = _check_way(state, target, guard, margins)
     reached, turned = kinematics.forward(joints)
     _check_result(joints, duration, reached, turned, state, limits)
     if not reasons:
         longer = (
             f"; the step takes {duration:.2f} s instead of {limits.period_s:g}" if duration > limits.period_s else ""
         )
-        return Verdict("passed", f"within all limits{longer}", (), action, target, aim, duration)
+        words = f"within all limits{longer}{slowed}"
+        return Verdict("passed", words, (), action, target, aim, duration, margins.smallest)
     turn = rpy_of(turned @ facing.T)
     turn = (turn + math.pi) % (2 * math.pi) - math.pi
     approved = np.concatenate([reached - start, turn, [closed - state.commanded.gripper]])
-    return Verdict("clamped", "; ".join(reasons), tuple(reasons), approved, target, aim, duration)
+    return Verdict("clamped", "; ".join(reasons), tuple(reasons), approved, target, aim, duration, margins.smallest)
 
 
 def _commanded_pose(state: State, kinematics: Kinematics) -> tuple[np.ndarray, np.ndarray]:
@@ -154,54 +178,6 @@ def _commanded_pose(state: State, kinematics: Kinematics) -> tuple[np.ndarray, n
     if np.linalg.norm(state.aim[:3] - position) > AIM_M or turn > AIM_RAD:
         return position, rotation
     return state.aim[:3], aimed
-
-
-def _check_schema(
-    state: State, asked: Mapping[str, Any], limits: Limits, now: float
-) -> tuple[np.ndarray, float, float | None]:
-    if not isinstance(asked, Mapping):
-        raise Veto(f"a request is a mapping with {', '.join(REQUEST_KEYS)}; got {type(asked).__name__}")
-    missing = [key for key in REQUEST_KEYS if key not in asked]
-    unknown = [str(key) for key in asked if key not in REQUEST_KEYS]
-    if missing or unknown:
-        raise Veto(f"the request {'lacks ' + missing[0] if missing else 'has an unknown key ' + unknown[0]}")
-    joints = len(limits.joint_names)
-    action = _vector("action", asked["action"], 7)
-    _vector("measured pose", state.pose, 7)
-    _vector("measured joints", state.joints, joints)
-    _vector("commanded joints", state.commanded.joints, joints)
-    if state.aim is not None:
-        _vector("aim", state.aim, 6)
-    observed = _number("observed_s", asked["observed_s"])
-    now = _number("time", now)
-    _number("commanded closedness", state.commanded.gripper)
-    if observed > now + CLOCK_SLACK_S:
-        raise Veto(f"the observation is stamped {observed - now:.3f} s in the future; two clocks are mixed up")
-    doubt = None if asked["uncertainty"] is None else _number("uncertainty", asked["uncertainty"])
-    return action, observed, doubt
-
-
-def _vector(name: str, value: Any, size: int) -> np.ndarray:
-    try:
-        vector = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise Veto(f"{name} is not a vector of numbers") from error
-    if vector.shape != (size,):
-        raise Veto(f"{name} has shape {vector.shape}; it needs ({size},)")
-    if not np.isfinite(vector).all():
-        bad = int(np.argmin(np.isfinite(vector)))
-        raise Veto(f"{name}[{bad}] is {vector[bad]}; nothing is done with numbers that are not finite")
-    return vector
-
-
-def _number(name: str, value: Any) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise Veto(f"{name} is not a number") from error
-    if not math.isfinite(number):
-        raise Veto(f"{name} is {number}; it must be finite")
-    return number
 
 
 def _bound_action(action: np.ndarray, limits: Limits, reasons: list[str]) -> np.ndarray:
@@ -261,7 +237,7 @@ def _bound_joints(
         )
     joints = kinematics.solve(commanded, position, rotation_of(rpy))
     if not np.isfinite(joints).all():
-        raise Veto(f"no joint angles bring the tool to {_place(position)}")
+        raise Veto(f"no joint angles bring the tool to {place(position)}")
     low = np.asarray(limits.joint_low) + limits.joint_margin_rad
     high = np.asarray(limits.joint_high) - limits.joint_margin_rad
     inside = np.clip(joints, low, high)
@@ -270,26 +246,11 @@ def _bound_joints(
         f"clamped to {inside[i]:.3f}"
         for i in np.flatnonzero(np.abs(inside - joints) > ROUNDING)
     ]
-    _check_way(commanded, inside, position, rpy, limits, kinematics)
+    _check_target(commanded, inside, position, rpy, limits, kinematics)
     return inside
 
 
-def _time(state: State, target: JointTarget, limits: Limits) -> float:
-    """Seconds a step takes within the limits of speed, acceleration and jerk.
-
-    A step too fast for a joint is not shortened but takes longer: it still ends, at rest, where it was rehearsed to.
-    """
-    settle = (1.0 - SETTLE_SHARE) * limits.period_s
-    duration = settle + motion_time(limits.bounds, state.commanded, target, limits.period_s - settle)
-    if duration > limits.longest_step_s:
-        raise Veto(
-            f"within the limits of speed, acceleration and jerk the step would take {duration:.2f} s "
-            f"(limit {limits.longest_step_s:g} s)"
-        )
-    return duration
-
-
-def _check_way(
+def _check_target(
     commanded: np.ndarray,
     joints: np.ndarray,
     position: np.ndarray,
@@ -297,26 +258,46 @@ def _check_way(
     limits: Limits,
     kinematics: Kinematics,
 ) -> None:
-    """The joints bring the tool where it was asked to, without a leap, and inside the workspace all along the way."""
+    """The joints bring the tool where it was asked to, without a leap."""
     reached, rotation = kinematics.forward(joints)
     missed, turned = float(np.linalg.norm(reached - position)), _angle(rotation, rotation_of(rpy))
     if missed > MISS_M or turned > MISS_RAD:
         raise Veto(
-            f"no joint angles near these bring the tool to {_place(position)}; the nearest found are "
+            f"no joint angles near these bring the tool to {place(position)}; the nearest found are "
             f"{missed * 1000:.0f} mm and {turned:.2f} rad away"
         )
     leap = np.abs(joints - commanded)
     if leap.max() > LEAP_RAD:
         worst = int(leap.argmax())
         raise Veto(f"{limits.joint_names[worst]} would leap {leap[worst]:.2f} rad in one step (limit {LEAP_RAD:g})")
-    start, _ = kinematics.forward(commanded)
-    low, high = np.asarray(limits.workspace_low), np.asarray(limits.workspace_high)
-    # Where the tool stands a little outside already, the way back in is no further outside.
-    low, high = np.minimum(low, start) - BULGE_M, np.maximum(high, start) + BULGE_M
-    for share in np.arange(1, WAYPOINTS) / WAYPOINTS:
-        tool, _ = kinematics.forward(commanded + share * (joints - commanded))
-        if (tool < low).any() or (tool > high).any():
-            raise Veto(f"on the way the tool would be at {_place(tool)}, out of the workspace")
+
+
+def _check_way(state: State, target: JointTarget, guard: Guard, margins: Margins) -> tuple[float, str]:
+    """Seconds the step takes, and why longer; all along it joints, tool and links keep to their limits.
+
+    A step too fast for a joint is not shortened but takes longer: it still ends, at rest, where it was rehearsed to.
+    """
+    limits, body = guard.limits, guard.body
+    settle = (1.0 - SETTLE_SHARE) * limits.period_s
+    reach = None if body is None else body.reach_m
+    way = Way.to(limits.bounds, state.commanded, target, limits.period_s - settle, reach)
+    duration, slowed = settle + way.duration_s, ""
+    share = 1.0 if body is None else check_condition(way, limits, body, margins)
+    if share < 1.0:
+        slowed = f", at {100 * share:.0f} % of its speed for a singularity nearby"
+        way = Way.to(limits.bounds, state.commanded, target, SETTLE_SHARE * duration / share, reach)
+        duration = way.duration_s / SETTLE_SHARE
+    margins.note("duration_s", limits.longest_step_s - duration)
+    if duration > limits.longest_step_s + INSTANT_S:
+        raise Veto(
+            f"within the limits of speed, acceleration and jerk the step would take {duration:.2f} s "
+            f"(limit {limits.longest_step_s:g} s){slowed}"
+        )
+    check_joints(way, limits, margins)
+    check_tool(way, limits, guard.kinematics, margins)
+    if body is not None:
+        check_body(way, limits, body, margins)
+    return duration, slowed
 
 
 def _angle(one: np.ndarray, other: np.ndarray) -> float:
@@ -363,27 +344,9 @@ def _check_result(
     outside = np.maximum(np.asarray(limits.workspace_low) - position, position - np.asarray(limits.workspace_high))
     if outside.max() > REACHED_M:
         raise Veto(
-            f"the joints would bring the tool to {_place(position)}, {outside.max() * 1000:.0f} mm out of the workspace"
+            f"the joints would bring the tool to {place(position)}, {outside.max() * 1000:.0f} mm out of the workspace"
         )
     rpy = rpy_of(rotation)
     tilt = np.maximum(np.asarray(limits.tool_rpy_low) - rpy, rpy - np.asarray(limits.tool_rpy_high))
     if tilt.max() > REACHED_RAD:
         raise Veto(f"the joints would turn the tool {tilt.max():.3f} rad past its limits")
-
-
-def _place(position: np.ndarray) -> str:
-    return "(" + ", ".join(f"{v:.3f}" for v in position) + ") m"
-
-
-def rotation_of(rpy: np.ndarray) -> np.ndarray:
-    """Rotation matrix (3, 3) of extrinsic-xyz roll, pitch, yaw (3,)."""
-    from envs.panda import rotation_from_rpy
-
-    return rotation_from_rpy(np.asarray(rpy, dtype=np.float64))
-
-
-def rpy_of(rotation: np.ndarray) -> np.ndarray:
-    """Roll, pitch, yaw (3,) of a rotation matrix (3, 3), roll in (0, 2 pi)."""
-    from envs.panda import tool_rpy
-
-    return tool_rpy(rotation)

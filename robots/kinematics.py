@@ -31,3 +31,17 @@ def panda() -> Kinematics:
     from envs.kinematics import ArmKinematics
 
     return ArmKinematics()
+
+
+def rotation_of(rpy: np.ndarray) -> np.ndarray:
+    """Rotation matrix (3, 3) of extrinsic-xyz roll, pitch, yaw (3,)."""
+    from envs.panda import rotation_from_rpy
+
+    return rotation_from_rpy(np.asarray(rpy, dtype=np.float64))
+
+
+def rpy_of(rotation: np.ndarray) -> np.ndarray:
+    """Roll, pitch, yaw (3,) of a rotation matrix (3, 3), roll in (0, 2 pi)."""
+    from envs.panda import tool_rpy
+
+    return tool_rpy(rotation)

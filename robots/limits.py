@@ -29,6 +29,11 @@ class Limits:
         action_low, action_high: (7,) bounds of one end-effector action.
         workspace_low, workspace_high: (3,) box the tool point must stay in, base frame.
         tool_rpy_low, tool_rpy_high: (3,) orientation the tool may take, roll in (0, 2 pi).
+        link_low, link_high: (3,) box that no link may leave, base frame; a generous one.
+        self_clearance_m: how near two links' capsules may come to each other.
+        obstacle_clearance_m: how near a capsule may come to the table or a box; below 0 where capsules are fatter than
+            what they cover, or touching is part of the work.
+        condition_slow, condition_stop: the Jacobian's condition number from which a step is slowed, and where it ends.
         position_lead_m: how far the commanded tool may lead the measured one.
         gripper_lead: the same for closedness.
         joint_names: J names.
@@ -39,7 +44,13 @@ class Limits:
         longest_step_s: how far a step may be stretched in time to keep to them.
         tracking_error_rad: how far a measured joint may be from where it was sent.
         observation_age_s: how old the observation behind a request may be.
+        state_age_s, camera_age_s: how old the newest joint reading and the newest picture may be.
+        frozen_looks: so many looks in a row with the same picture mean a frozen camera.
         heartbeat_s: how long the planner's process may give no sign of life.
+        planner_deadline_s: how long a plan may take.
+        late_tick_s: how late a tick may be sent.
+        temperature_c: how warm a joint may be.
+        load_share: how much of what it bears a joint may bear, 0 to 1.
         uncertainty: how far the model may mistrust its plan; 1 is its calibrated error on held-out data.
         vetoes_in_a_row: after so many the software stop latches.
     """
@@ -51,6 +62,12 @@ class Limits:
     workspace_high: Vector
     tool_rpy_low: Vector
     tool_rpy_high: Vector
+    link_low: Vector
+    link_high: Vector
+    self_clearance_m: float
+    obstacle_clearance_m: float
+    condition_slow: float
+    condition_stop: float
     position_lead_m: float
     gripper_lead: float
     joint_names: tuple[str, ...]
@@ -66,7 +83,14 @@ class Limits:
     longest_step_s: float
     tracking_error_rad: float
     observation_age_s: float
+    state_age_s: float
+    camera_age_s: float
+    frozen_looks: int
     heartbeat_s: float
+    planner_deadline_s: float
+    late_tick_s: float
+    temperature_c: float
+    load_share: float
     uncertainty: float
     vetoes_in_a_row: int
 
@@ -74,7 +98,7 @@ class Limits:
         if not self.joint_names or len(set(self.joint_names)) != len(self.joint_names):
             raise ValueError(f"guard limits: joint_names {list(self.joint_names)} must be present and all different")
         joints = len(self.joint_names)
-        sizes = {"action": 7, "workspace": 3, "tool_rpy": 3, "joint": joints}
+        sizes = {"action": 7, "workspace": 3, "tool_rpy": 3, "link": 3, "joint": joints}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if field.name == "joint_names":
@@ -84,7 +108,7 @@ class Limits:
                 raise ValueError(f"guard limits: {field.name} has {len(value)} numbers; it needs {size}")
             if not np.isfinite(np.asarray(value, dtype=np.float64)).all():
                 raise ValueError(f"guard limits: {field.name} is {value}; every limit is a finite number")
-        for pair in ("action", "workspace", "tool_rpy", "joint"):
+        for pair in ("action", "workspace", "tool_rpy", "link", "joint"):
             low, high = getattr(self, f"{pair}_low"), getattr(self, f"{pair}_high")
             for index, (least, most) in enumerate(zip(low, high, strict=True)):
                 if least >= most:
@@ -108,8 +132,9 @@ class Limits:
                     f"guard limits: action {index} may go from {least:g} to {most:g}; standing still (0) must be in it"
                 )
         positive = (
-            "period_s", "tracking_error_rad", "observation_age_s", "heartbeat_s", "uncertainty", "vetoes_in_a_row",
-            "gripper_velocity", "gripper_acceleration", "gripper_jerk",
+            "period_s", "tracking_error_rad", "observation_age_s", "uncertainty", "vetoes_in_a_row", "gripper_velocity",
+            "gripper_acceleration", "gripper_jerk", "condition_slow", "state_age_s", "camera_age_s", "frozen_looks",
+            "heartbeat_s", "planner_deadline_s", "late_tick_s", "temperature_c", "load_share",
         )  # fmt: skip
         for name in positive:
             if not getattr(self, name) > 0:
@@ -121,6 +146,13 @@ class Limits:
             raise ValueError(
                 f"guard limits: longest_step_s is {self.longest_step_s:g}, shorter than a step ({self.period_s:g} s)"
             )
+        if self.condition_slow >= self.condition_stop:
+            raise ValueError(
+                f"guard limits: condition_slow is {self.condition_slow:g}, not below condition_stop "
+                f"{self.condition_stop:g}; a step is slowed before it is refused"
+            )
+        if self.load_share > 1:
+            raise ValueError(f"guard limits: load_share is {self.load_share:g}; it is a share of 1, is it in percent?")
         for name in ("joint_velocity", "joint_acceleration", "joint_jerk"):
             if min(getattr(self, name)) <= 0:
                 raise ValueError(f"guard limits: {name} is {getattr(self, name)}; every one must be above 0")

@@ -1,6 +1,8 @@
-"""The software stop: running, held, parked, released, in that order only, and never back by itself.
+"""The software stop: running, paused, held, parked, released, in that order only; it never arms itself again.
 
-This is no emergency stop and nothing here is safety-rated: a lab provides a rated stop that works without us.
+A pause is the one rung with a way back, and only the operator has the key to it. All others are latched: who wants to go
+on after them starts a new run. This is no emergency stop and nothing here is safety-rated: a lab provides a rated stop
+that works without us.
 """
 
 from __future__ import annotations
@@ -10,30 +12,37 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 
 from robots.arm import Arm
+from robots.stream import Streamer
 
 
 class Stage(IntEnum):
     """How far down the ladder we are."""
 
     RUNNING = 0
-    HELD = 1
-    PARKED = 2
-    RELEASED = 3
+    PAUSED = 1
+    HELD = 2
+    PARKED = 3
+    RELEASED = 4
+
+
+class Key:
+    """Whoever has this may end a pause. A latch gives it out once, to the operator."""
 
 
 @dataclass
 class SoftwareStop:
-    """A latch. Once set it only goes further down; a new run needs a new latch, made by a person's command.
+    """A latch. It only goes further down, but for the operator's return from a pause; a new run needs a new latch.
 
     Attributes:
         stage: where we are.
-        reason: the first reason given; later ones do not replace it.
+        reason: why we are not running: the first reason given since we were; later ones do not replace it.
         history: every rung taken, with its reason.
     """
 
     stage: Stage = Stage.RUNNING
     reason: str = ""
     history: list[tuple[Stage, str]] = field(default_factory=list)
+    _key: Key | None = field(default=None, repr=False)
 
     @property
     def running(self) -> bool:
@@ -44,17 +53,64 @@ class SoftwareStop:
         """Go down to a stage; False, and nothing changes, when we are there or further already."""
         if stage <= self.stage:
             return False
-        self.stage = stage
+        self.stage = Stage(stage)
         self.reason = self.reason or reason
-        self.history.append((stage, reason))
+        self.history.append((self.stage, reason))
+        return True
+
+    def key(self) -> Key:
+        """The operator's key; given out once.
+
+        Raises:
+            PermissionError: somebody has it already.
+        """
+        if self._key is not None:
+            raise PermissionError("the key to end a pause was given out already; one operator has it")
+        self._key = Key()
+        return self._key
+
+    def resume(self, key: object, reason: str) -> bool:
+        """End a pause; False, and nothing changes, without the operator's key or from any other rung."""
+        if self.stage is not Stage.PAUSED or self._key is None or key is not self._key:
+            return False
+        self.stage, self.reason = Stage.RUNNING, ""
+        self.history.append((Stage.RUNNING, reason))
         return True
 
 
-def wind_down(arm: Arm, stop: SoftwareStop, reason: str, *, moves: bool, say: Callable[[str], None]) -> list[str]:
-    """Hold, park, release, whatever the state of things; returns what went wrong, one sentence each.
+def brake(arm: Arm, streamer: Streamer, wait: Callable[[], object]) -> int:
+    """Bring a moving arm to rest as soon as its bounds allow; returns how many ticks that took.
 
-    Holding that fails does not keep the arm from being parked. An arm that could not be parked is held once more and
-    not released: letting go of it could drop it.
+    Args:
+        arm: connected.
+        streamer: what has been sent so far.
+        wait: called before each tick, until it is due.
+    """
+    if not streamer.moving:
+        return 0
+    streamer.brake()
+    ticks = 0
+    while streamer.moving:
+        wait()
+        arm.command(streamer.tick())
+        ticks += 1
+    return ticks
+
+
+def wind_down(
+    arm: Arm,
+    stop: SoftwareStop,
+    reason: str,
+    *,
+    moves: bool,
+    say: Callable[[str], None],
+    streamer: Streamer | None = None,
+    wait: Callable[[], object] = lambda: None,
+) -> list[str]:
+    """Brake, hold, park, release, whatever the state of things; returns what went wrong, one sentence each.
+
+    A rung that fails does not keep the arm from the next. An arm that could not be parked is held once more and not
+    released: letting go of it could drop it.
 
     Args:
         arm: a connected arm.
@@ -62,6 +118,8 @@ def wind_down(arm: Arm, stop: SoftwareStop, reason: str, *, moves: bool, say: Ca
         reason: why.
         moves: whether the arm may be moved; a dry run passes False and sends nothing.
         say: told one line a rung.
+        streamer: what has been sent so far; a movement under way is braken within its bounds before the arm is held.
+        wait: called before each tick of that braking, until it is due.
     """
     faults: list[str] = []
 
@@ -80,6 +138,8 @@ def wind_down(arm: Arm, stop: SoftwareStop, reason: str, *, moves: bool, say: Ca
 
     # The latch is set before the device is asked, so that nothing more is sent even if the device fails.
     stop.advance(Stage.HELD, reason)
+    if streamer is not None and streamer.moving:
+        attempt("brake", lambda: brake(arm, streamer, wait))
     attempt("hold", arm.hold)
     if stop.stage < Stage.PARKED:
         if not attempt("park", arm.park):
