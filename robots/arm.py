@@ -17,6 +17,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from robots.body import Body
 from robots.kinematics import Kinematics
 from robots.scene import Scene
 
@@ -136,6 +137,11 @@ class Arm(ABC):
     @property
     def scene(self) -> Scene | None:
         """What only a simulation can say."""
+        return None
+
+    @property
+    def body(self) -> Body | None:
+        """The room its links take, for the guard; without one links and obstacles are not watched."""
         return None
 
     @property

@@ -160,11 +160,15 @@ class Server:
         self._arm = connect(message["arm"], **message["settings"])
         self._station = Station(
             self._arm,
-            Guard(limits, self._arm.kinematics),
-            lambda **header: BlackBox(record, **header),
+            Guard(limits, self._arm.kinematics, self._arm.body),
+            lambda **header: BlackBox(record, queued=True, **header),
             dry_run=bool(message["dry_run"]),
         )
-        return {**dataclasses.asdict(self._station.about), "scene": self._arm.scene is not None}
+        return {
+            **dataclasses.asdict(self._station.about),
+            "scene": self._arm.scene is not None,
+            "watches": self._station.guard.watches(),
+        }
 
     def _do_observe(self, message: Mapping[str, Any]) -> dict[str, Any]:
         return dataclasses.asdict(self._connected().observe())
@@ -172,6 +176,13 @@ class Server:
     def _do_begin(self, message: Mapping[str, Any]) -> None:
         self._connected().begin(message["header"])
         gc.freeze()  # what is there stays: collecting it again would cost ticks
+
+    def _do_check(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        found = self._connected().check(message["actions"], message["uncertainty"])
+        return {field.name: getattr(found, field.name) for field in dataclasses.fields(found)}
+
+    def _do_permit(self, message: Mapping[str, Any]) -> None:
+        self._connected().permit(str(message["by"]), message["action"], message["lifetime_s"])
 
     def _do_submit(self, message: Mapping[str, Any]) -> dict[str, Any]:
         return verdict_words(self._connected().submit(int(message["step"]), message["asked"]))

@@ -29,6 +29,7 @@ class Answer:
 
     Attributes:
         word: yes, no (another plan, perhaps), or quit (the run ends).
+        of: whether it is about one plan or the whole task.
         by: who said so: `key`, `earlier` (the task was approved), `always`, `nobody` (no answer in time).
         sentence: for the record.
     """
@@ -36,6 +37,7 @@ class Answer:
     word: Literal["yes", "no", "quit"]
     by: Literal["key", "earlier", "always", "nobody"]
     sentence: str
+    of: Literal["plan", "task"] = "task"
 
     @property
     def yes(self) -> bool:
@@ -97,7 +99,8 @@ class Approver:
             return Answer("quit", "nobody", f"{why}; nothing is executed")
         if key == "y":
             self._tasks.add(task)
-            return Answer("yes", "key", f"the operator said yes after {took:.1f} s")
+            of: Literal["plan", "task"] = "plan" if self.mode == "plan" else "task"
+            return Answer("yes", "key", f"the operator said yes after {took:.1f} s", of)
         word: Literal["no", "quit"] = "no" if key == "n" else "quit"
         return Answer(word, "key", f"the operator said {word} after {took:.1f} s")
 
@@ -239,6 +242,7 @@ class Standing:
     why: str = ""
 
 
+BY_OPERATOR = "paused by the operator"
 HELP = "keys: p pauses, r goes on, q stops"
 
 
@@ -256,7 +260,7 @@ class Consent:
 
     def __init__(self, source: Enable, keys: Keys | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._source, self._keys, self._clock = source, keys, clock
-        self._paused = False
+        self._paused, self._why = False, BY_OPERATOR
         self._stopped = ""
         self._had_keys = keys is not None and keys.reading
 
@@ -279,10 +283,17 @@ class Consent:
         if self._stopped:
             return Standing(False, True, self._stopped)
         if self._paused:
-            return Standing(False, False, "paused by the operator; r goes on")
+            return Standing(False, False, f"{self._why}; r goes on")
         if not allowed:
             return Standing(False, False, self._source.about)
         return Standing(True)
+
+    def pause(self, why: str) -> bool:
+        """Something else than the operator paused the arm: `r` goes on; False where nobody can press it."""
+        if not self._had_keys:
+            return False
+        self._paused, self._why = True, why
+        return True
 
     def close(self) -> None:
         """Let go of the source."""
@@ -292,11 +303,11 @@ class Consent:
         if key == "q":
             self._stopped = self._stopped or "stopped by the operator (key q)"
         elif key == "p":
-            self._paused = True
+            self._paused, self._why = True, BY_OPERATOR
         elif key == "r":
             self._paused = False
         elif key == " ":
             if isinstance(self._source, TimedPress):
                 self._source.press(now)
             else:
-                self._paused = not self._paused
+                self._paused, self._why = not self._paused, BY_OPERATOR

@@ -33,8 +33,7 @@ CHUNK = 250
 PERMIT_SHARE = 0.02
 # What must not be let through, whatever else is right about it.
 FORBIDDEN = frozenset(
-    "nan inf huge shape type missing unknown_key stale future degrees millimetres doubt clock elsewhere broken_state evil"
-    .split()
+    ["nan", "inf", "huge", "shape", "type", "missing", "unknown_key", "stale", "future", "degrees", "millimetres", "doubt", "clock", "elsewhere", "broken_state", "evil"]
 )  # fmt: skip
 # (kind, how often)
 KINDS = {
@@ -163,9 +162,23 @@ def ask(kind: str, rig: Rig) -> tuple[State, Any, float]:
     elif kind == "unknown_key":
         asked[str(rng.choice(["", "speed", "ACTION", "action "]))] = 0
     elif kind == "shape":
-        asked["action"] = [np.zeros(int(rng.choice([0, 1, 6, 8, 700]))), np.zeros((1, 7)), np.float64(0.0)][rng.integers(3)]
+        asked["action"] = [np.zeros(int(rng.choice([0, 1, 6, 8, 700]))), np.zeros((1, 7)), np.float64(0.0)][
+            rng.integers(3)
+        ]
     elif kind == "type":
-        wrong = ["up", None, {}, [None] * 7, ["0"] * 7, [True] * 7, [1j] * 7, b"0000000", [[0], [0, 1]], object(), [10**400] * 7]
+        wrong = [
+            "up",
+            None,
+            {},
+            [None] * 7,
+            ["0"] * 7,
+            [True] * 7,
+            [1j] * 7,
+            b"0000000",
+            [[0], [0, 1]],
+            object(),
+            [10**400] * 7,
+        ]
         asked[str(rng.choice(["action", "observed_s"]))] = wrong[rng.integers(len(wrong))]
     elif kind == "evil":
         asked = [Evil(), None, 7, "please", [asked], lambda: asked][rng.integers(6)]
@@ -269,7 +282,13 @@ def permits(rng: np.random.Generator, count: int) -> Counter[str]:
         tries: list[tuple[str, Any, Bond, np.ndarray, float]] = [
             ("forged", other.approve("plan", bond, joints, 10.0, "fuzz", 30.0), bond, joints, 11.0),
             (f"altered {name}", Permit.from_dict({**fields, name: altered[name]}), bond, joints, 11.0),
-            ("changed", good, Bond(bond.plan, *rng.permutation(["goal", "limits", "calibration", "ARM"])), joints, 11.0),
+            (
+                "changed",
+                good,
+                Bond(bond.plan, *rng.permutation(["goal", "limits", "calibration", "ARM"])),
+                joints,
+                11.0,
+            ),
             ("expired", good, bond, joints, 10.0 + 30.0 + float(rng.exponential(5.0)) + 1e-6),
             ("early", good, bond, joints, 10.0 - float(rng.exponential(5.0)) - 1e-6),
             ("clock", good, bond, joints, math.nan),
@@ -361,7 +380,14 @@ def _read(path: Path) -> Iterator[tuple[int, Tally]]:
 
 def _progress(results: Iterator[tuple[int, Tally]], arms: int) -> Iterator[tuple[int, Tally]]:
     """Pass results on, with a bar, the rate and the time left."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     columns = (TextColumn("requests"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]:.0f}/s"),
                TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())  # fmt: skip
@@ -387,4 +413,3 @@ def main(words: list[str]) -> int:
 
 if __name__ == "__main__":
     raise SystemExit(main(sys.argv[1:]))
-

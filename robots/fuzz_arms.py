@@ -117,7 +117,10 @@ def random_arm(rng: np.random.Generator) -> RandomArm:
     while True:
         chain = _chain(rng)
         model = chain.model()
-        lower, upper = chain.home - rng.uniform(0.4, 2.5, len(chain.home)), chain.home + rng.uniform(0.4, 2.5, len(chain.home))
+        lower, upper = (
+            chain.home - rng.uniform(0.4, 2.5, len(chain.home)),
+            chain.home + rng.uniform(0.4, 2.5, len(chain.home)),
+        )
         kinematics = ChainKinematics(model, lower, upper)
         position, rotation = kinematics.forward(chain.home)
         rpy = rpy_of(rotation)
@@ -185,5 +188,3 @@ def _limits(
         late_tick_s=0.05, temperature_c=65.0, load_share=0.9, uncertainty=float(rng.uniform(1.0, 5.0)),
         vetoes_in_a_row=5,
     )  # fmt: skip
-
-

@@ -23,9 +23,10 @@ from robots.operator import Operator
 from robots.station import Side, Wound
 from robots.stop import Stage
 
-
 # How often a person's keys are looked at while nothing moves.
 POLL_S = 0.02
+# A permission where nobody is asked need not be renewed.
+FOREVER_S = 1e9
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ def drive(
     limits: Limits,
     header: Mapping[str, Any] | None = None,
     consent: Consent | None = None,
-    approve: Callable[[Reading, Proposal], Answer] | None = None,
+    ask: Callable[[Reading, Proposal], Answer] | None = None,
     dry_run: bool = False,
     say: Callable[[str], None] = print,
     on_step: Callable[[Step], None] | None = None,
@@ -159,7 +160,7 @@ def drive(
         limits: for the length of a step, and how many vetoes end the run.
         header: words for the record.
         consent: the person's keys and hand, who may pause it; None where nobody needs to hold anything.
-        approve: asks before a proposal is sent; None where nobody is asked.
+        ask: asks a person before a proposal is sent; None where nobody is to be asked.
         dry_run: everything but sending; the side was told so as well.
         say: told one line a step.
         on_step: told of every step after it was carried out (the rollout for Rerun).
@@ -177,6 +178,8 @@ def drive(
 
     try:
         side.begin(header or {})
+        if ask is None:
+            side.permit("the program: nobody was to be asked", lifetime_s=FOREVER_S)
         while done < steps:
             if (may := standing()).stop:
                 code, reason = Exit.STOPPED, f"{may.why} before step {done}"
@@ -200,14 +203,19 @@ def drive(
             with operator.interruptible():
                 proposal = propose(reading)
             watch.lap("propose")
-            if approve is not None:
-                answer = approve(reading, proposal)
+            if ask is not None:
+                side.pause("asking the operator")
+                answer = ask(reading, proposal)
                 if answer.word == "quit":
                     code, reason = Exit.STOPPED, f"{answer.sentence}, in step {done}"
                     break
+                side.resume()
                 if not answer.yes:
                     say(f"{prefix}{answer.sentence}: planning anew")
                     continue
+                if answer.by != "earlier":
+                    side.permit(answer.sentence, proposal.action if answer.of == "plan" else None)
+                reading = side.observe()  # the answer took its time
             if not (may := standing()).move:  # obeyed before anything is sent
                 if not may.stop:
                     continue
@@ -233,6 +241,9 @@ def drive(
             if in_a_row >= limits.vetoes_in_a_row:
                 code = Exit.VETOED
                 reason = f"vetoed {in_a_row} times in a row, the last time because {verdict.sentence}"
+                break
+            if progress.stage is Stage.PAUSED and (consent is None or not consent.pause(progress.reason)):
+                code, reason = Exit.FAULT, f"in step {step.index}: {progress.reason}, and nobody is there to go on"
                 break
         else:
             if operator.stop_requested:

@@ -22,6 +22,7 @@ from robots.arm_process import reading_of
 from robots.exits import Exit
 from robots.guard import Verdict
 from robots.link import Link, LinkClosed
+from robots.plancheck import PlanCheck
 from robots.scene import Scene
 from robots.station import About, Progress, Wound
 from robots.stop import Stage
@@ -96,7 +97,7 @@ class RemoteStation:
         except BaseException:
             self.close()
             raise
-        has_scene = words.pop("scene")
+        has_scene, self.watches = words.pop("scene"), str(words.pop("watches"))
         self.about = About(**{**words, "joint_names": tuple(words["joint_names"])})
         self._when_killed = self.about.when_killed
         self.scene: Scene | None = RemoteScene(self._ask_scene) if has_scene else None
@@ -119,6 +120,15 @@ class RemoteStation:
         """Open the record and hold the arm where it is; from now on signs of life are sent."""
         threading.Thread(target=self._beat, name="premotor-heartbeat", daemon=True).start()
         self._call("begin", header=dict(header))
+
+    def check(self, actions: np.ndarray, uncertainty: float | None) -> PlanCheck:
+        """Look at a whole plan (H, 7) from where the arm is."""
+        words = self._call("check", actions=np.asarray(actions), uncertainty=uncertainty)
+        return PlanCheck(**{**words, "sentences": tuple(words["sentences"])})
+
+    def permit(self, by: str, action: np.ndarray | None = None, lifetime_s: float | None = None) -> None:
+        """A person's permission."""
+        self._call("permit", by=by, action=action, lifetime_s=lifetime_s)
 
     def submit(self, step: int, asked: Mapping[str, Any]) -> Verdict:
         """Have a request reviewed; what is let through begins at once."""

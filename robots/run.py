@@ -83,6 +83,7 @@ def _run(cfg: DictConfig, folder: Path, operator: Operator, say: Callable[[str],
             cameras = tuple(key for key in brain.model.required_keys if key.startswith("observation."))
             checks.check("observation", lambda: preflight.observation(side, cameras))
             checks.check("start pose", lambda: preflight.start_pose(side, limits))
+            checks.check("guard", lambda: (None, f"watches {side.watches}"))
             if side.about.untested:
                 say(f"    {'note':14s} {side.about.untested}")
             if not side.about.simulated:

@@ -20,6 +20,7 @@ from envs.panda import tool_rpy
 from envs.tabletop import FINGER_TRAVEL_M, HOME_JOINTS, JOINT_NAMES, PHYSICS_STEP_S
 from envs.tabletop_env import TabletopEnv
 from robots.arm import Arm, ArmError, JointTarget, Measured, Reading, check_target
+from robots.body import Body, panda_body
 from robots.kinematics import Kinematics, panda
 
 PACES = ("lockstep", "real")
@@ -146,6 +147,11 @@ class SimulatedArm(Arm):
         return self._elapsed_s if self.lockstep else time.monotonic()
 
     # -- what only a simulation can say ------------------------------------------------------------------------------
+
+    @property
+    def body(self) -> Body:
+        """The Panda's capsules over the table."""
+        return panda_body()
 
     @property
     def scene(self) -> SimulatedArm:

@@ -7,25 +7,33 @@ what the planner then holds. Both offer `Side`, so the loop does not know which 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import math
+import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from robots.arm import Arm, ArmError, JointTarget, Measured, Reading
+from robots.arm import Arm, ArmError, Health, JointTarget, Measured, Reading
 from robots.blackbox import BlackBox
 from robots.cadence import Cadence
 from robots.exits import Exit
 from robots.guard import Guard, State, Verdict
+from robots.monitors import Memory, Signs, look
+from robots.permit import Approver, Bond, Permit, plan_hash
+from robots.plancheck import PlanCheck, check_plan
 from robots.scene import Scene
 from robots.stop import SoftwareStop, Stage, wind_down
-from robots.stream import SETTLE_SHARE, Streamer
+from robots.stream import SETTLE_SHARE, Streamer, travel
 
 # What was sent and measured goes into the record in lines of this many seconds: no more than that is lost with a killed
 # process, and writing takes no time to speak of.
 LINE_S = 0.1
+IMAGES = "observation.images."
+# How often a device is asked for its own word.
+HEALTH_EVERY_S = 1.0
 # A cadence need not be watched closer than this.
 LOOKS_PER_SECOND = 100.0
 
@@ -102,6 +110,14 @@ class Side(Protocol):
         """Open the record and hold the arm where it is."""
         ...
 
+    def check(self, actions: np.ndarray, uncertainty: float | None) -> PlanCheck:
+        """Look at a whole plan (H, 7) from where the arm is; nothing is sent."""
+        ...
+
+    def permit(self, by: str, action: np.ndarray | None = None, lifetime_s: float | None = None) -> None:
+        """A person's permission: for one action (7,), or for whatever leads to the goal of this run."""
+        ...
+
     def submit(self, step: int, asked: Mapping[str, Any]) -> Verdict:
         """Have a request reviewed; what is let through begins at once."""
         ...
@@ -151,6 +167,13 @@ class Station:
         self._open_record = open_record
         self._box: BlackBox | None = None
         self._seen: Reading | None = None
+        self._asked_s: float | None = None  # since when a plan is awaited
+        self._memory = Memory()
+        self._health: Health | None = None
+        self._health_s = -HEALTH_EVERY_S
+        self._approver = Approver(secrets.token_bytes(32))
+        self._permit: Permit | None = None
+        self._goal = ""
         self._aim: np.ndarray | None = None
         self._left = 0  # ticks of the step under way
         self._braked = False
@@ -175,8 +198,19 @@ class Station:
 
     def observe(self) -> Reading:
         """Look, with the cameras."""
-        self._seen = self.arm.observe()
-        return self._seen
+        self._seen = seen = self.arm.observe()
+        if self.begun:
+            self._asked_s = self.arm.now()
+            pictures = {} if self.arm.lockstep else _digests(seen)
+            signs = Signs(
+                self.arm.now(),
+                camera_s=seen.camera_s,
+                pictures=pictures,
+                noisy=not self.arm.simulated,
+                joints=seen.observation["observation.joints"],
+            )
+            self._judge(signs)
+        return seen
 
     def measure(self) -> Measured:
         """Look quickly, without."""
@@ -185,23 +219,47 @@ class Station:
     def begin(self, header: Mapping[str, Any]) -> None:
         """Open the record and hold the arm where it is."""
         self._box = self._open_record(**header)
-        if self.dry_run:
-            seen = self.arm.measure()
-            start = JointTarget.still(seen.joints, seen.gripper)
-        else:
-            start = self.arm.hold()
+        self._goal = str(header.get("goal_hash") or "no goal")
+        start = self._measured() if self.dry_run else self.arm.hold()
         self._streamer = Streamer(self.guard.limits.bounds, self.arm.rate_hz, start)
+
+    def check(self, actions: np.ndarray, uncertainty: float | None) -> PlanCheck:
+        """Look at a whole plan (H, 7) from where the arm is; nothing is sent."""
+        seen = self._seen or self.observe()
+        state = State(
+            seen.observation["observation.state"],
+            seen.observation["observation.joints"],
+            self._streamer.target if self.begun else self._measured(),
+            self._aim,
+        )
+        return check_plan(
+            self.guard,
+            state,
+            actions,
+            self.arm.now(),
+            rate_hz=self.arm.rate_hz,
+            observed_s=seen.monotonic_s,
+            uncertainty=uncertainty,
+            planned_from=seen.observation["observation.joints"],
+        )
+
+    def permit(self, by: str, action: np.ndarray | None = None, lifetime_s: float | None = None) -> None:
+        """A person's permission: for one action (7,), or for whatever leads to the goal of this run."""
+        box = self._begun()
+        now, joints = self.arm.now(), self.arm.measure().joints
+        kind: Literal["plan", "task"] = "task" if action is None else "plan"
+        self._permit = self._approver.approve(kind, self._bond(action), joints, now, by, lifetime_s)
+        box.commit("permit", arm_s=now, permit=self._permit.to_dict())  # on disk before anything moves by it
 
     def submit(self, step: int, asked: Mapping[str, Any]) -> Verdict:
         """Have a request reviewed; what is let through begins at once, what is not brings the arm to rest."""
-        if self._seen is None or self._box is None:
-            raise ArmError("nothing can be asked for before the run has begun and the arm was looked at")
-        if not self.stop.running:
-            sentence = f"the arm takes nothing any more: {self.stop.reason}"
-            verdict = Verdict("vetoed", sentence, (sentence,))
-        else:
-            verdict = self._review(asked)
-        self._record_step(self._box, step, asked, verdict)
+        box = self._begun()
+        self._asked_s = None
+        verdict = self._review(asked)
+        doubt = asked.get("uncertainty")
+        if isinstance(doubt, int | float):
+            self._judge(Signs(self.arm.now(), doubt=float(doubt), plan=f"{step} {asked.get('plan')}"))
+        self._record_step(box, step, asked, verdict)
         if self.dry_run:
             return verdict
         period = verdict.duration_s or self.guard.limits.period_s
@@ -253,7 +311,8 @@ class Station:
             self._left, self._braked, self._aim = 0, True, None
 
     def trip(self, stage: Stage, reason: str) -> None:
-        """Something is wrong: go down the ladder, and brake."""
+        """Something is wrong: go down the ladder, and brake. Parking is the operator's or the end's; it begins with a hold."""
+        stage = min(stage, Stage.HELD)
         if self.stop.advance(stage, reason):
             self.brake()
             self._note("trip", stage=stage.name.lower(), reason=reason)
@@ -284,7 +343,7 @@ class Station:
             if not self.arm.lockstep:
                 self.cadence.wait()
             self.tick()
-        faults = wind_down(self.arm, self.stop, reason, moves=not self.dry_run, say=say)
+        faults = wind_down(self.arm, self.stop, reason, moves=not self.dry_run, say=say, park=self._park)
         if faults and code is not Exit.FAULT:
             code, reason = Exit.FAULT, f"{reason}; then {faults[0]}"
         report = self.cadence.report
@@ -295,20 +354,87 @@ class Station:
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
+    def _park(self) -> None:
+        """To the park pose, slowly, watched like any other movement; what is amiss on the way ends it."""
+        arm = self.arm
+        start, cadence, worst = arm.hold(), Cadence(arm.rate_hz), self.guard.limits.tracking_error_rad
+        for number, target in enumerate(travel(start, arm.park_joints, arm.park_speed, arm.rate_hz)):
+            if not arm.lockstep:
+                cadence.wait()
+            arm.command(target)
+            if number % self._look_every:
+                continue
+            measured = arm.measure()
+            self._record_ticks(target, measured)
+            off = np.abs(measured.joints - target.joints)
+            if off.max() > worst:
+                name = arm.joint_names[int(off.argmax())]
+                raise ArmError(
+                    f"{name} is {off.max():.3f} rad from where it was sent on the way to the park pose (limit {worst:g})"
+                )
+        arm.hold()
+
     def _note(self, kind: str, **values: Any) -> None:
         """A line that must not keep the arm from being stopped."""
         if self._box is not None:
             with contextlib.suppress(OSError, ValueError):
                 self._box.write(kind, arm_s=self.arm.now(), **values)
 
+    def _begun(self) -> BlackBox:
+        if self._box is None:
+            raise ArmError("nothing can be asked for before the run has begun")
+        return self._box
+
+    def _measured(self) -> JointTarget:
+        seen = self.arm.measure()
+        return JointTarget.still(seen.joints, seen.gripper)
+
+    def _bond(self, action: np.ndarray | None) -> Bond:
+        """What a permission is bound to, as things are now."""
+        limits = self.guard.limits
+        plan = "" if action is None else plan_hash(np.asarray(action, dtype=np.float64)[None], limits.period_s)
+        return Bond(plan, self._goal, limits.hash, self.arm.calibration_hash, self.arm.identity)
+
     def _review(self, asked: Mapping[str, Any]) -> Verdict:
-        assert self._seen is not None
+        """The guard's verdict; without a permit that fits, or with the arm stopped, a veto."""
+        if self._seen is None:
+            raise ArmError("nothing can be asked for before the arm was looked at")
+        if not self.stop.running:
+            return vetoed(f"the arm takes nothing now: {self.stop.reason}")
         measured = self._seen.observation
         state = State(measured["observation.state"], measured["observation.joints"], self._streamer.target, self._aim)
-        return self.guard.review(state, asked, self.arm.now())
+        verdict = self.guard.review(state, asked, self.arm.now())
+        if verdict.target is None or self.dry_run:
+            return verdict
+        # Asked last: a plan's permit is spent by asking.
+        answer = self._approver.redeem(
+            self._permit, self._bond(np.asarray(asked["action"])), measured["observation.joints"], self.arm.now()
+        )
+        return verdict if answer.granted else vetoed(answer.sentence)
+
+    def _judge(self, signs: Signs) -> None:
+        """What the monitors say of what can be seen now; the gravest stops the arm."""
+        trips, self._memory = look(signs, self.guard.limits, self._memory)
+        for trip in trips:
+            self.trip(trip.rung, trip.sentence)
 
     def _look(self, sent: JointTarget, measured: Measured) -> None:
-        """Note what was sent and what the arm did."""
+        """What the arm did: for the monitors and for the record."""
+        now = self.arm.now()
+        if not self.arm.lockstep and now - self._health_s >= HEALTH_EVERY_S:
+            self._health, self._health_s = self.arm.health(), now
+        signs = Signs(
+            now,
+            state_s=measured.monotonic_s,
+            asked_s=None if self.arm.lockstep or self.stop.stage is Stage.PAUSED else self._asked_s,
+            joints=measured.joints,
+            sent=None if self.dry_run else sent.joints,
+            health=self._health,
+        )
+        self._judge(signs)
+        self._record_ticks(sent, measured)
+
+    def _record_ticks(self, sent: JointTarget, measured: Measured) -> None:
         line = self._line
         line.at_s.append(measured.monotonic_s)
         line.sent.append(np.append(sent.joints, sent.gripper))
@@ -368,6 +494,20 @@ class Station:
                 box.abandon()
             return [f"the end of the run could not be recorded: {error}"]
         return []
+
+
+def vetoed(sentence: str) -> Verdict:
+    """A veto for a reason that is not the guard's."""
+    return Verdict("vetoed", sentence, (sentence,))
+
+
+def _digests(reading: Reading) -> dict[str, str]:
+    """A name for exactly each camera's picture."""
+    return {
+        key.removeprefix(IMAGES): hashlib.blake2b(np.ascontiguousarray(value).data, digest_size=8).hexdigest()
+        for key, value in reading.observation.items()
+        if key.startswith(IMAGES)
+    }
 
 
 def _rest(target: JointTarget) -> JointTarget:

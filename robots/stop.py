@@ -106,6 +106,7 @@ def wind_down(
     say: Callable[[str], None],
     streamer: Streamer | None = None,
     wait: Callable[[], object] = lambda: None,
+    park: Callable[[], object] | None = None,
 ) -> list[str]:
     """Brake, hold, park, release, whatever the state of things; returns what went wrong, one sentence each.
 
@@ -120,6 +121,7 @@ def wind_down(
         say: told one line a rung.
         streamer: what has been sent so far; a movement under way is braken within its bounds before the arm is held.
         wait: called before each tick of that braking, until it is due.
+        park: brings the arm to its park pose; the arm's own way where nothing is said.
     """
     faults: list[str] = []
 
@@ -142,7 +144,7 @@ def wind_down(
         attempt("brake", lambda: brake(arm, streamer, wait))
     attempt("hold", arm.hold)
     if stop.stage < Stage.PARKED:
-        if not attempt("park", arm.park):
+        if not attempt("park", park or arm.park):
             attempt("hold", arm.hold)
             say(f"{arm.name} is left held and not released: letting go of an arm that is not parked could drop it")
             return faults

@@ -78,8 +78,10 @@ def test_a_run_that_ends_well(bench: Bench) -> None:
     )
     np.testing.assert_allclose(moved[:2], 0.03, atol=0.004)
     kinds = [line["kind"] for line in bench.record]
-    assert [kind for kind in kinds if kind != "ticks"] == ["header", *["step"] * 4, "ending", *["stop"] * 3, "end"]
-    assert bench.record[1]["requested"] == GENTLE.tolist()
+    assert [kind for kind in kinds if kind != "ticks"] == [
+        "header", "permit", *["step"] * 4, "ending", *["stop"] * 3, "end",
+    ]  # fmt: skip
+    assert bench.record[2]["requested"] == GENTLE.tolist()
     ticks = [line for line in bench.record if line["kind"] == "ticks"]
     assert all(len(line["arm_s"]) == len(line["sent"]) == len(line["measured"]) for line in ticks)
     # Every second of the 200 ticks of 4 steps.
@@ -258,5 +260,5 @@ def test_a_full_disk_is_a_fault_and_the_arm_is_wound_down(bench: Bench) -> None:
     assert ending.code is Exit.FAULT
     assert "No space left" in ending.reason
     assert "could not be recorded" in ending.faults[-1]
-    assert [line["kind"] for line in bench.record] == ["header"]
+    assert [line["kind"] for line in bench.record] == ["header", "permit"]
     np.testing.assert_allclose(bench.arm.observe().observation["observation.joints"], bench.arm.park_joints, atol=0.01)
