@@ -365,7 +365,8 @@ class Station:
             if number % self._look_every:
                 continue
             measured = arm.measure()
-            self._record_ticks(target, measured)
+            with contextlib.suppress(OSError):  # a full disk is no reason to leave the arm where it is
+                self._record_ticks(target, measured)
             off = np.abs(measured.joints - target.joints)
             if off.max() > worst:
                 name = arm.joint_names[int(off.argmax())]

@@ -84,8 +84,10 @@ def test_a_run_that_ends_well(bench: Bench) -> None:
     assert bench.record[2]["requested"] == GENTLE.tolist()
     ticks = [line for line in bench.record if line["kind"] == "ticks"]
     assert all(len(line["arm_s"]) == len(line["sent"]) == len(line["measured"]) for line in ticks)
-    # Every second of the 200 ticks of 4 steps.
-    assert sum(len(line["arm_s"]) for line in ticks) == 100
+    # Every second of the 200 ticks of 4 steps, and the way to the park pose.
+    at = np.concatenate([line["arm_s"] for line in ticks])
+    assert (at <= 0.81).sum() == 100
+    assert at.max() > 1.5
     bench.assert_parked_and_released()
 
 
