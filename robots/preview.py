@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -20,8 +20,14 @@ from robots.limits import Limits
 AMBER, TEAL, GREY, RED = (255, 176, 46), (38, 198, 176), (140, 146, 158), (240, 84, 84)
 # A ghost at so many moments is smooth to look at and quick to write.
 MOMENTS = 60
-# Which way the margins of a plan count: their unit by the end of their name.
-UNITS = {"_m": (100.0, "cm"), "_rad": (1.0, "rad"), "_share": (100.0, "%"), "_s": (1.0, "s")}
+# What margins are measured in, by the end of their name: (factor, unit, digits).
+UNITS = {
+    "_m": (100.0, " cm", 1),
+    "_rad": (1.0, " rad", 3),
+    "_share": (100.0, " %", 0),
+    "_s": (1.0, " s", 2),
+    "": (1.0, "", 0),
+}
 
 
 class Shape(Protocol):
@@ -137,7 +143,7 @@ def words(check: Checked, course: Course | None, title: str = "") -> list[str]:
             f"{len(course.stops)} steps in {course.time_s[-1]:.1f} s; the tool goes {100 * way:.1f} cm, from "
             f"({_place(course.tool[0])}) to ({_place(course.tool[-1])}) m"
         )
-    lines += [f"{name}: {_margin(name, value)}" for name, value in sorted(check.margins.items())]
+    lines += [_margin(name, value) for name, value in sorted(check.margins.items())]
     return [*lines, *(f"- {sentence}" for sentence in check.sentences)]
 
 
@@ -161,6 +167,8 @@ def write(
         rate_hz: of the ticks.
         title: what it is about, in a few words.
     """
+    from robots.preview_picture import write_png
+
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     course = Course.of(check, limits, kinematics, rate_hz)
@@ -237,7 +245,13 @@ def _log_scene(recording: Any, course: Course, limits: Limits) -> None:
     low, high = np.asarray(limits.workspace_low), np.asarray(limits.workspace_high)
     recording.log(
         "scene/workspace",
-        rr.Boxes3D(centers=[(low + high) / 2], half_sizes=[(high - low) / 2], colors=[GREY], radii=[0.001]),
+        rr.Boxes3D(
+            centers=[(low + high) / 2],
+            half_sizes=[(high - low) / 2],
+            colors=[GREY],
+            radii=[0.001],
+            fill_mode="majorwireframe",
+        ),
         static=True,
     )
     recording.log("scene/path", rr.LineStrips3D([course.tool], colors=[AMBER], radii=[0.003]), static=True)
@@ -252,15 +266,20 @@ def _log_ghost(recording: Any, check: Checked, course: Course, shape: Shape) -> 
 
     moments = np.unique(np.linspace(0, len(course.joints) - 1, MOMENTS).round().astype(int))
     ends = shape.ends(course.joints[moments], np.asarray(check.gripper)[moments])
-    recording.log("scene/now", _capsules(ends[0], shape.radii, (*TEAL, 40), solid=False), static=True)
+    recording.log("scene/now", _capsules(ends[0], shape.radii, TEAL, "densewireframe"), static=True)
     tools = course.tool[moments]
     for moment, where, tool in zip(moments, ends, tools, strict=True):
         recording.set_time("plan", duration=float(course.time_s[moment]))
-        recording.log("ghost/arm", _capsules(where, shape.radii, AMBER, solid=True))
+        recording.log("ghost/arm", _capsules(where, shape.radii, AMBER, "transparentfillmajorwireframe"))
         recording.log("ghost/tool", rr.Points3D([tool], colors=[RED], radii=[0.007]))
 
 
-def _capsules(ends: np.ndarray, radii: np.ndarray, colour: tuple[int, ...], *, solid: bool) -> Any:
+def _capsules(
+    ends: np.ndarray,
+    radii: np.ndarray,
+    colour: tuple[int, ...],
+    fill: Literal["densewireframe", "transparentfillmajorwireframe"],
+) -> Any:
     """Capsules (G, 2, 3) as Rerun has them: each along its own z, turned to where it points."""
     import rerun as rr
 
@@ -272,7 +291,7 @@ def _capsules(ends: np.ndarray, radii: np.ndarray, colour: tuple[int, ...], *, s
         translations=ends[:, 0],
         quaternions=[_turn(axis, length) for axis, length in zip(axes, lengths, strict=True)],
         colors=[colour],
-        fill_mode="solid" if solid else "densewireframe",
+        fill_mode=fill,
         line_radii=[0.0005],
     )
 
@@ -299,7 +318,7 @@ def _log_curves(recording: Any, course: Course, limits: Limits) -> None:
         for index, joint in enumerate(limits.joint_names):
             entity = f"curves/{view}/{joint}"
             recording.log(
-                entity, rr.SeriesLines(colors=[_colour(index, len(limits.joint_names))], names=[joint]), static=True
+                entity, rr.SeriesLines(colors=[colour_of(index, len(limits.joint_names))], names=[joint]), static=True
             )
             recording.send_columns(entity, times, rr.Scalars.columns(scalars=values[::every, index]))
         if view != "joints":
@@ -309,103 +328,21 @@ def _log_curves(recording: Any, course: Course, limits: Limits) -> None:
             recording.send_columns(entity, both, rr.Scalars.columns(scalars=[100.0, 100.0]))
 
 
-def _colour(index: int, count: int) -> tuple[int, int, int]:
+def colour_of(index: int, count: int) -> tuple[int, int, int]:
+    """A joint's own colour."""
     import colorsys
 
     red, green, blue = colorsys.hsv_to_rgb(0.08 + 0.84 * index / max(count, 1), 0.55, 0.95)
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
-# -- a picture for those without a viewer ------------------------------------------------------------------------------
-
-
-def write_png(path: Path, check: Checked, course: Course, limits: Limits, shape: Shape, told: Sequence[str]) -> Path:
-    """The plan from above, from the side and from the front, its curves, its margins."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(15, 9.5), dpi=100, facecolor="#fbfbf9", layout="constrained")
-    FigureCanvasAgg(figure)
-    grid = figure.add_gridspec(3, 3, height_ratios=[5, 3, 3])
-    edges = shape.ends(course.joints[[0, -1]], np.asarray(check.gripper)[[0, -1]])
-    for column, (across, up, name) in enumerate(
-        ((0, 1, "from above"), (0, 2, "from the side"), (1, 2, "from the front"))
-    ):
-        _draw_view(figure.add_subplot(grid[0, column]), course, limits, shape, edges, (across, up), name)
-    for place, (name, share) in zip(((1, 0), (1, 1), (2, 0), (2, 1)), course.shares.items(), strict=True):
-        _draw_shares(
-            figure.add_subplot(grid[place]), course, share, name, limits.joint_names, legend=name == "position"
-        )
-    panel = figure.add_subplot(grid[1:, 2])
-    panel.axis("off")
-    colour = "#14806e" if check.ok else "#c44040"
-    panel.text(0.0, 1.0, _folded([told[0]], 52), va="top", fontsize=13, color=colour, weight="bold")
-    below = 0.92 - 0.05 * _folded([told[0]], 52).count("\n")
-    panel.text(0.0, below, _folded(told[1:], 62), va="top", fontsize=9.5, color="#1c1e24", linespacing=1.45)
-    unfinished = path.with_name(f".{path.stem}.unfinished.png")
-    figure.savefig(unfinished)
-    os.replace(unfinished, path)
-    return path
-
-
-def _draw_view(
-    axes: Any, course: Course, limits: Limits, shape: Shape, edges: np.ndarray, which: tuple[int, int], name: str
-) -> None:
-    across, up = which
-    low, high = limits.workspace_low, limits.workspace_high
-    box = [(low[across], low[up]), (high[across], low[up]), (high[across], high[up]), (low[across], high[up])]
-    axes.fill(*zip(*box, strict=True), facecolor="#8c929e22", edgecolor="#8c929e", linewidth=1.2)
-    axes.set_aspect("equal", adjustable="datalim")
-    for ends, colour, label in ((edges[0], "#26c6b0", "arm now"), (edges[1], "#ffb02e", "arm at the end")):
-        for number, ((start, end), radius) in enumerate(zip(ends, shape.radii, strict=True)):
-            axes.plot(
-                [start[across], end[across]], [start[up], end[up]], color=colour, alpha=0.35,
-                linewidth=_points(radius), solid_capstyle="round", label=label if not number else None, zorder=1,
-            )  # fmt: skip
-    axes.plot(course.tool[:, across], course.tool[:, up], color="#b06f00", linewidth=1.6, label="tool", zorder=3)
-    axes.plot(course.stops[:, across], course.stops[:, up], "o", color="#b06f00", markersize=3.5, zorder=3)
-    axes.plot(*course.tool[0, [across, up]], "o", color="#0d7f70", markersize=6, zorder=4)
-    axes.set_title(name, fontsize=10)
-    axes.set_xlabel(f"{'xyz'[across]} (m)", fontsize=8)
-    axes.set_ylabel(f"{'xyz'[up]} (m)", fontsize=8)
-    axes.tick_params(labelsize=7)
-    if which == (0, 1):
-        axes.legend(fontsize=7, loc="upper left")
-
-
-def _draw_shares(
-    axes: Any, course: Course, share: np.ndarray, name: str, joint_names: Sequence[str], *, legend: bool
-) -> None:
-    for index, joint in enumerate(joint_names):
-        colour = [value / 255 for value in _colour(index, len(joint_names))]
-        axes.plot(course.time_s, 100 * share[:, index], linewidth=1.0, color=colour, label=joint)
-    axes.axhline(100.0, color="#c44040", linewidth=1.5)
-    axes.set_ylim(0.0, max(110.0, 105.0 * float(share.max())))
-    axes.set_xlim(course.time_s[0], course.time_s[-1])
-    what = "of the way to its margin" if name == "position" else "of what is allowed"
-    axes.set_title(f"{name}, % {what}; at most {100 * share.max():.0f}", fontsize=9)
-    axes.set_xlabel("s", fontsize=8)
-    axes.tick_params(labelsize=7)
-    if legend:
-        axes.legend(fontsize=6, ncols=2, loc="upper right")
-
-
-def _points(radius_m: float) -> float:
-    """A capsule's thickness as a line, roughly to scale: a view is about a metre wide and 4 inches."""
-    return max(2.0, 2 * radius_m * 4.0 * 72)
-
-
-def _folded(lines: Sequence[str], width: int) -> str:
-    import textwrap
-
-    return "\n".join(part for line in lines for part in textwrap.wrap(line, width, subsequent_indent="   "))
-
-
 def _margin(name: str, value: float) -> str:
-    for ending, (factor, unit) in UNITS.items():
-        if name.endswith(ending):
-            return f"{factor * value:.1f} {unit} left" if unit in ("cm", "%") else f"{value:.3f} {unit} left"
-    return f"{value:.3g} left"
+    """`tool in workspace: 1.9 cm left`."""
+    ending, (factor, unit, digits) = next(item for item in UNITS.items() if name.endswith(item[0]))
+    shown = round(factor * value, digits) + 0.0  # no "-0"
+    return (
+        f"{name.removesuffix(ending).replace('_', ' ')}: {shown:.{digits}f}{unit} {'left' if shown >= 0 else 'too far'}"
+    )
 
 
 def _place(position: np.ndarray) -> str:
