@@ -7,7 +7,7 @@ planner proposes here is ever sent.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,9 +17,8 @@ import numpy as np
 from planners.benchmark.stats import wilson
 from robots.arm import Arm, Reading
 from robots.recorder import executed as change
-from robots.simulated import SimulatedArm
 
-STATE = "observation.state"
+STATE, WORLD = "observation.state", "simulator.state"
 # Shorter movements than this have no direction worth comparing.
 STILL_M = 0.002
 
@@ -148,25 +147,43 @@ class Driver(Protocol):
 
 
 class Scripted:
-    """A play policy that knows the simulator's truth.
+    """A play policy that knows the simulator's truth: it plays in a copy of the world, put where the arm's world is.
+
+    The copy is why the arm itself may live in another process.
 
     Args:
-        arm: a connected simulated arm.
-        policy: a name of `envs.play.POLICIES`; None takes the one of the arm's task.
-        seed: of its choices and of its noise.
+        simulator, scene: how the arm's world was made: its simulator and its other settings (task, variation, ...).
+        seed: of that world, and of the script's choices and noise.
+        policy: a name of `envs.play.POLICIES`; None takes the one of the task.
     """
 
-    def __init__(self, arm: SimulatedArm, policy: str | None = None, seed: int = 0) -> None:
+    def __init__(self, simulator: str, scene: Mapping[str, Any], seed: int, policy: str | None = None) -> None:
+        import gymnasium
+
+        import envs
         from envs.play import make_policy
 
-        env = arm._connected()
-        name = policy or {"push": "push", "reach": "reach"}.get(env.task.name, "pick")
+        assert envs  # importing it registers the tabletop with Gymnasium
+        task = str(scene.get("task", "push"))
+        name = policy or {"push": "push", "reach": "reach"}.get(task, "pick")
         self.about = f"scripted play, {name}, seed {seed}"
-        self._next = make_policy(name, env, np.random.default_rng(seed))
+        self._env: Any = gymnasium.make(
+            "premotor/Tabletop-v0", disable_env_checker=True, simulator=simulator, with_goal=False, **scene
+        ).unwrapped
+        self._env.reset(seed=seed)
+        self._next = make_policy(name, self._env, np.random.default_rng(seed))
 
     def act(self, reading: Reading) -> np.ndarray | None:
-        """The script's next action."""
+        """The script's next action from where the arm's world is now."""
+        state = reading.observation.get(WORLD)
+        if state is None:
+            raise ValueError("a scripted driver needs a simulated arm: it acts by the simulator's own state")
+        self._env.restore_state(state)
         return self._next()
+
+    def close(self) -> None:
+        """Free the copy."""
+        self._env.close()
 
 
 def watch(
