@@ -5,8 +5,8 @@ import os
 # Before anything of this room imports mujoco: it decides at its import how it renders.
 os.environ.setdefault("MUJOCO_GL", "egl")
 
-from robots.arm import Arm, JointTarget, Reading, connect  # noqa: E402
-from robots.guard import Guard, Verdict  # noqa: E402
-from robots.limits import Limits  # noqa: E402
+from robots.arm import Arm, JointTarget, Reading, connect
+from robots.guard import Guard, Verdict
+from robots.limits import Limits
 
 __all__ = ["Arm", "Guard", "JointTarget", "Limits", "Reading", "Verdict", "connect"]

@@ -26,7 +26,7 @@ from planners.benchmark.episode import EpisodeResult, run_episode
 from planners.pictures import contact_sheet, film, write_mp4
 from planners.recording import write_rrd
 from robots.brain import Brain, output_folder, plain
-from robots.run import versions, write_json
+from robots.report import versions, write_json
 from robots.viewer import called, has_screen
 
 FIRST_UNSEEN_SEED = 10_000

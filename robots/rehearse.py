@@ -22,7 +22,7 @@ from robots import probing
 from robots.brain import Brain, output_folder, plain, scene_goal
 from robots.loop import Exit
 from robots.recorder import STATE, TRUTH
-from robots.run import versions, write_json
+from robots.report import versions, write_json
 from robots.simulated import SimulatedArm
 from robots.viewer import called
 from robots.wanted import make_goal

@@ -16,6 +16,7 @@ import numpy as np
 
 from planners.benchmark.stats import wilson
 from robots.arm import Arm, Reading
+from robots.loop import Proposal
 from robots.recorder import executed as change
 
 STATE, WORLD = "observation.state", "simulator.state"
@@ -184,6 +185,37 @@ class Scripted:
     def close(self) -> None:
         """Free the copy."""
         self._env.close()
+
+
+class Shadow:
+    """In the planner's place somebody else drives; what the planner proposed is kept and compared with what came of it.
+
+    Args:
+        driver: who drives.
+        agreement: counts.
+    """
+
+    def __init__(self, driver: Scripted, agreement: Agreement | None = None) -> None:
+        self.driver, self.agreement = driver, agreement or Agreement()
+        self._proposed: np.ndarray | None = None
+
+    def instead(self, reading: Reading, proposal: Proposal) -> Proposal:
+        """The driver's action, with the planner's in its note."""
+        self._proposed = np.asarray(proposal.action, dtype=np.float64)
+        done = self.driver.act(reading)
+        action = np.zeros(7, np.float32) if done is None else np.asarray(done, dtype=np.float32)
+        x, y, z = 100 * self._proposed[:3]
+        # The guard judges what is driven; the model's doubt is about what it only proposed.
+        return Proposal(action, None, "shadow", f"proposed {x:+.1f} {y:+.1f} {z:+.1f} cm", proposal.act_ms)
+
+    def compare(self, executed: np.ndarray) -> None:
+        """What came of the step (7,), by measurement."""
+        assert self._proposed is not None
+        self.agreement.add(self._proposed, executed)
+
+    def close(self) -> None:
+        """Free the driver."""
+        self.driver.close()
 
 
 def watch(

@@ -124,7 +124,7 @@ def test_a_full_disk_afterwards_does_not_hide_how_the_run_ended(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("robots.run.write_rrd", full)
+    monkeypatch.setattr("robots.report.write_rrd", full)
     assert call("run", TRUSTING, "steps=1", "out=r") == Exit.FAULT
     assert json.loads((tmp_path / "r/results.json").read_text())["ended"] == "done"
     assert "No space left" in capsys.readouterr().out

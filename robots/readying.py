@@ -1,0 +1,183 @@
+"""Getting ready to run: from the words of the configuration to checked parts, one preflight check each."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from omegaconf import DictConfig
+
+from planners import MPC, Goal
+from planners.progress import Rule
+from planners.subgoals import Subgoals
+from planners.waypoints import Finder, Route
+from robots import probing
+from robots.arm import find
+from robots.brain import Brain, goal_hash, picture_goal, plain, scene_goal
+from robots.consent import Approver, Consent, enable
+from robots.keys import Keys
+from robots.limits import Limits
+from robots.operator import Operator
+from robots.remote import RemoteStation
+from robots.simulated import SimulatedArm
+from robots.station import Side
+from robots.wanted import make_goal
+from worldmodel.interface import ActionSpace
+
+
+@dataclass(frozen=True)
+class Hand:
+    """The person at the arm: who is asked, and what lets it move."""
+
+    approver: Approver
+    consent: Consent
+
+
+def limits(cfg: DictConfig) -> tuple[Limits, str]:
+    limits = Limits.from_mapping(plain(cfg.guard), "guard")
+    return limits, f"{len(limits.joint_names)} joints, hash {limits.hash}"
+
+
+def brain(cfg: DictConfig, limits: Limits | None) -> tuple[Brain, str]:
+    brain = Brain.of(cfg, str(cfg.env.task))
+    space = brain.model.action_space
+    if limits is not None:
+        space.check_compatible(ActionSpace(limits.action_low, limits.action_high, space.names, 1 / limits.period_s))
+    words = f"{brain.model_name} on {brain.model.device}, weights {brain.weights or 'none'}"
+    return brain, f"{words}; {brain.planner_name}, {brain.budget.futures} futures a plan"
+
+
+def connect(cfg: DictConfig, folder: Path) -> tuple[RemoteStation, str]:
+    """The arm, in a process of its own."""
+    settings = {str(key): value for key, value in plain(cfg.robot).items() if key != "name"}
+    kind = find(str(cfg.robot.name))
+    scene = plain(cfg.env)
+    if issubclass(kind, SimulatedArm):
+        if scene.get("id") != "premotor/Tabletop-v0":
+            raise ValueError(f"a simulated arm stands at the tabletop, not in {scene.get('id')}")
+        if scene["simulator"] not in ("mujoco", kind.simulator):
+            raise ValueError(
+                f"env.simulator={scene['simulator']} but robot={cfg.robot.name}; say robot={scene['simulator']}"
+            )
+        settings |= {key: scene[key] for key in ("task", "cameras", "image_size", "variation")}
+        settings["seed"] = int(cfg.seed)
+    limits = plain(cfg.guard)
+    side = RemoteStation(
+        str(cfg.robot.name),
+        settings,
+        limits,
+        folder / "blackbox.jsonl",
+        dry_run=bool(cfg.dry_run),
+        heartbeat_s=float(limits["heartbeat_s"]),
+    )
+    about = side.about
+    return side, f"{about.name}, {len(about.joint_names)} joints at {about.rate_hz:g} Hz, in process {side.process.pid}"
+
+
+def hand(cfg: DictConfig, side: Side, operator: Operator, keys: Keys, say: Callable[[str], None]) -> tuple[Hand, str]:
+    """Who is asked before anything moves, and what lets it move."""
+    simulated = side.about.simulated
+    mode = str(cfg.approve or ("always" if simulated else "task"))
+    if mode == "plan" and cfg.ahead:
+        raise ValueError("approve=plan waits for an answer at every step, ahead plans while the arm moves; choose one")
+    approver = Approver(mode, simulated=simulated, keys=keys, say=say, stopped=lambda: operator.stop_requested)
+    source = enable(cfg.hold, simulated=simulated, keys=keys, button=cfg.button)
+    consent = Consent(source, keys)
+    return Hand(approver, consent), f"approves {'nothing' if mode == 'always' else f'every {mode}'}; {consent.about}"
+
+
+def goal(cfg: DictConfig, side: Side, brain: Brain) -> tuple[tuple[Goal, dict[str, np.ndarray]], str]:
+    def scene() -> tuple[Goal, dict[str, np.ndarray], str]:
+        if side.scene is None:
+            raise ValueError(
+                "goal=scene needs a simulated arm; give goal=PATH of a picture taken with the arm's camera"
+            )
+        wanted = side.scene.goal
+        seen = {key: value for key, value in wanted.items() if key != "simulator.state"}
+        _, distance = side.scene.judge()
+        found = f"picture from scene {int(cfg.seed)}, {100 * distance:.1f} cm away (the planner sees the picture only)"
+        return scene_goal(wanted, brain.model), {**seen, "picture": side.scene.goal_picture()}, found
+
+    goal, seen, found = make_goal(plain(cfg), side.observe().observation, scene)
+    return (goal, seen), found
+
+
+def way(cfg: DictConfig, side: Side, brain: Brain) -> tuple[tuple[Route, Rule], str]:
+    """The sub-goals: the pictures of a list, or the ways through a recording."""
+    subgoals = Subgoals.of(plain(cfg.subgoals))
+    assert subgoals is not None
+    seen = side.observe().observation
+    if subgoals.pictures:
+        missing = "no sub-goal picture at {path}; subgoals.pictures=[A,B,...] lists pictures in their order"
+        goals = [picture_goal(path, seen, wanted_as=missing) for path in subgoals.pictures]
+        return (goals, subgoals.rule), f"{len(goals)} of your own: {', '.join(subgoals.pictures)}"
+    # Pictures are cut and resized to what this arm's cameras give, where they give squares.
+    shapes = {np.shape(seen[key])[:2] for key in brain.model.required_keys if key.startswith("observation.images.")}
+    sizes = {shape[0] for shape in shapes if shape[0] == shape[1]}
+    graph = subgoals.graph(brain.model, brain.planner, sizes.pop() if len(sizes) == len(shapes) == 1 else None)
+    return (graph, subgoals.rule), f"{len(graph)} frames of {subgoals.data}, {graph.edges} short ways between them"
+
+
+def listed(agent: MPC) -> dict[str, list[str]]:
+    """The names of exactly these sub-goals, where somebody listed them."""
+    if agent.route is None or isinstance(agent.route, Finder):
+        return {}
+    return {"subgoal_hashes": [goal_hash(goal) for goal in agent.route]}
+
+
+def probe(cfg: DictConfig, side: Side, brain: Brain) -> tuple[Brain, str]:
+    """Whether the brain understands what it sees here; turned to the camera where it was asked to be."""
+    if not any(key.startswith("observation.images.") for key in brain.model.required_keys):
+        return brain, f"{brain.model_name} looks at no picture"
+    found = probing.examine(
+        brain.model, cfg.probe_data, plain(cfg.env) if side.scene is not None else None, int(cfg.seed)
+    )
+    if found.verdict == probing.CALIBRATE and bool(cfg.correct):
+        return replace(brain, model=probing.corrected(brain.model, found)), f"{found.reason}; corrected"
+    if found.verdict == probing.CALIBRATE:
+        raise ValueError(f"{found.reason}: say correct=true to turn it back, or probe=false to go on as it is")
+    if found.verdict != probing.GO:
+        raise ValueError(f"{found.reason}; or say probe=false")
+    return brain, found.reason
+
+
+def rehearse(cfg: DictConfig, side: Side, brain: Brain, goal: Goal, way: tuple[Route, Rule] | None) -> tuple[MPC, str]:
+    """Plan once without sending: the goal fits the model, and the time a plan takes is known before anything moves."""
+    route, rule = way or (None, None)
+    agent = brain.agent(goal, int(cfg.seed), route, rule)
+    observation = side.observe().observation
+    agent.act(observation)  # the first search also warms up
+    first = "".join(f"; {words}" for words in agent.events() if way is not None and not agent.holds)
+    again = time.perf_counter()
+    agent.act(observation)
+    took = 1000 * (time.perf_counter() - again)
+    if agent.holds:
+        raise ValueError(f"the planner cannot plan from here: {agent.holds[0]}")
+    agent.reset()
+    step = 1000 / brain.model.action_space.rate_hz
+    slow = f", slower than the {step:.0f} ms of a step: an arm in real time will wait for it" if took > step else ""
+    said = f"a plan takes {took:.0f} ms{slow}; nothing was sent{first}"
+    most = 1000 * float(cfg.guard.planner_deadline_s)
+    if took > most and not side.about.lockstep:
+        raise ValueError(
+            f"a plan takes {took:.0f} ms, and the arm pauses when it waits for {most:.0f} ms; take a smaller budget, or say "
+            f"guard.planner_deadline_s={math.ceil(2 * took / 1000)}"
+        )
+    if not cfg.ahead:
+        return agent, said
+    delay = int(cfg.ahead)
+    live = not side.about.lockstep
+    if live and took > delay * step:
+        raise ValueError(
+            f"a plan takes {took:.0f} ms, and ahead={delay} gives it {delay * step:.0f} ms; "
+            f"say ahead={math.ceil(took / step)}, or a smaller budget"
+        )
+    ahead = brain.agent_ahead(goal, int(cfg.seed), route, rule, delay=delay, foresee=bool(cfg.foresee), live=live)
+    return (
+        ahead,
+        f"a plan takes {took:.0f} ms and is begun {delay * step:.0f} ms before it is needed; nothing was sent{first}",
+    )
