@@ -101,9 +101,7 @@ def look(signs: Signs, limits: Limits, memory: Memory) -> tuple[tuple[Trip, ...]
 
 
 def _ages(signs: Signs, limits: Limits, trips: list[Trip]) -> None:
-    watched = [
-        ("heartbeat", Stage.PARKED, "the planner's last sign of life", signs.heartbeat_s, limits.heartbeat_age_s)
-    ]
+    watched = [("heartbeat", Stage.PARKED, "the planner's last sign of life", signs.heartbeat_s, limits.heartbeat_s)]
     watched += [("state", Stage.HELD, "the newest joint reading", signs.state_s, limits.state_age_s)]
     watched += [
         ("camera", Stage.PAUSED, f"the newest picture of camera {name}", stamp, limits.camera_age_s)

@@ -56,15 +56,16 @@ class Way:
         reach_m: np.ndarray | None = None,
     ) -> Way:
         """The way Ruckig takes within the bounds, no quicker than a duration; sampled by the arm's reach (J,) m/rad."""
-        streamer = Streamer(bounds, 1000.0, start)
-        streamer.aim(target, duration_s)
         trajectory = Trajectory(len(target.joints) + 1)
         try:
+            streamer = Streamer(bounds, 1000.0, start)
+            streamer.aim(target, duration_s)
             result = streamer._otg.calculate(streamer._input, trajectory)
-        except RuckigError as error:
-            raise ArmError(f"no movement within the limits: {error}") from error
+        except (ArmError, RuckigError) as error:
+            words = str(error).strip().splitlines()[-1]
+            raise Veto(f"from how the arm moves now nothing leads there within its limits ({words})") from error
         if result not in (Result.Working, Result.Finished):
-            raise ArmError(f"no movement within the limits: {result}")
+            raise Veto(f"from how the arm moves now nothing leads there within its limits ({result})")
         extremes = trajectory.position_extrema
         low, high = (np.array([getattr(bound, side) for bound in extremes])[:-1] for side in ("min", "max"))
         reach = np.ones(len(low)) if reach_m is None else reach_m
@@ -102,9 +103,9 @@ def check_joints(way: Way, limits: Limits, margins: Margins) -> None:
 def check_tool(way: Way, limits: Limits, kinematics: Kinematics, margins: Margins) -> None:
     """The tool stays in its workspace."""
     start, _ = kinematics.forward(way.joints[0])
-    # Where the tool stands a little outside already, the way back in is no further outside.
-    low = np.minimum(limits.workspace_low, start) - BULGE_M
-    high = np.maximum(limits.workspace_high, start) + BULGE_M
+    # Where the tool stands further outside already, the way back in is no further outside: else it could creep out.
+    low = np.minimum(np.asarray(limits.workspace_low) - BULGE_M, start - WORSE_M)
+    high = np.maximum(np.asarray(limits.workspace_high) + BULGE_M, start + WORSE_M)
     every = max(1, (len(way.joints) - 1) // LEAST_SAMPLES)
     for joints in way.joints[1::every]:
         tool, _ = kinematics.forward(joints)
