@@ -85,9 +85,9 @@ def test_a_clamped_plan_is_told_to_be_another() -> None:
 
 
 def test_a_plan_begins_where_the_arm_is() -> None:
-    moved = check(planned_from=HOME + 0.1)
+    moved = check(planned_from=HOME + [0, 0, 0.1, 0, 0, 0, 0])
     assert not moved.ok
-    assert "panda_joint1 is 0.100 rad from where the plan begins (limit 0.05); plan again" in moved.sentences[0]
+    assert "panda_joint3 is 0.100 rad from where the plan begins (limit 0.05); plan again" in moved.sentences[0]
     stuck = check(state=state_at(HOME, HOME + 0.2))
     assert not stuck.ok
     assert "from where it was sent" in stuck.sentences[0]
@@ -104,25 +104,36 @@ def test_a_table_that_is_too_high_is_not_run_into() -> None:
 
 
 def test_a_link_that_would_leave_its_box_is_vetoed() -> None:
-    narrow = dataclasses.replace(LIMITS, link_high=(0.95, 0.6, 0.60))
-    lift = np.zeros((5, 7))
-    lift[:, 2] = 0.05
-    found = check(lift, guard=Guard(narrow, KINEMATICS, BODY))
-    low = check(np.zeros((2, 7)), guard=Guard(narrow, KINEMATICS, BODY))
-    assert found.ok == low.ok or "out of the box" in found.sentences[-1]
-
-
-def test_links_that_come_too_near_to_each_other_are_vetoed() -> None:
-    apart = dataclasses.replace(LIMITS, self_clearance_m=0.25)
-    folded = np.array([0.0, -0.15, 0.0, -2.75, 0.0, 2.6, 0.785398])
-    back = np.zeros((6, 7))
+    """The elbow rises when the hand is drawn back, though the tool stays in its own box."""
+    back = np.zeros((3, 7))
     back[:, 0] = -0.04
-    found = check(back, state_at(folded), Guard(apart, KINEMATICS, BODY))
-    free = check(back, state_at(folded))
-    assert "self_m" in free.margins
-    if free.ok:
+    free = check(back)
+    assert free.ok
+    top = BODY.ends(np.concatenate([HOME[None], free.targets]), np.zeros(4))[..., 2].max(axis=(1, 2)) + BODY.radii.max()
+    narrow = dataclasses.replace(LIMITS, link_high=(0.95, 0.6, float(top[0]) + 0.005))
+    found = check(back, guard=Guard(narrow, KINEMATICS, BODY))
+    assert top[-1] > top[0] + 0.01
+    assert not found.ok
+    assert "m out of the box" in found.sentences[-1]
+
+
+def test_links_that_come_nearer_to_each_other_than_they_may_are_vetoed() -> None:
+    tested = 0
+    for sign in (-1.0, 1.0):
+        turn = np.zeros((4, 7))
+        turn[:, 5] = 0.2 * sign
+        free = check(turn)
+        assert free.ok
+        gaps = [BODY.near(joints, 0.0)[0].distance_m for joints in [HOME, *free.targets]]
+        if gaps[-1] > gaps[0] - 0.002:
+            continue
+        tested += 1
+        strict = dataclasses.replace(LIMITS, self_clearance_m=(gaps[0] + gaps[-1]) / 2)
+        found = check(turn, guard=Guard(strict, KINEMATICS, BODY))
         assert not found.ok
         assert "mm from panda_" in found.sentences[-1]
+        assert found.margins["self_m"] < 0
+    assert tested
 
 
 def test_near_a_singularity_it_goes_slower_and_into_it_not_at_all() -> None:
