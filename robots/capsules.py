@@ -154,6 +154,7 @@ def _along(points: np.ndarray, axis: np.ndarray) -> list[Capsule]:
     """Capsules around points whose segment has a given direction."""
     flat = points - np.outer(points @ axis, axis)
     middle = _middle(flat)
+    middle = middle - axis * (middle @ axis)  # a box's middle need not lie in the plane
     away = np.linalg.norm(flat - middle, axis=1)
     height = points @ axis
     capsules = []

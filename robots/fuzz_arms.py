@@ -184,7 +184,7 @@ def _limits(
         gripper_velocity=gripper, gripper_acceleration=gripper * float(rng.uniform(5, 40)),
         gripper_jerk=gripper * float(rng.uniform(100, 2000)), longest_step_s=period * float(rng.uniform(1.5, 8.0)),
         tracking_error_rad=float(rng.uniform(0.05, 0.3)), observation_age_s=float(rng.uniform(0.1, 1.0)),
-        state_age_s=0.1, camera_age_s=0.5, frozen_looks=10, heartbeat_age_s=0.1, planner_deadline_s=1.0,
+        state_age_s=0.1, camera_age_s=0.5, frozen_looks=10, heartbeat_s=0.1, planner_deadline_s=1.0,
         late_tick_s=0.05, temperature_c=65.0, load_share=0.9, uncertainty=float(rng.uniform(1.0, 5.0)),
         vetoes_in_a_row=5,
     )  # fmt: skip

@@ -1,8 +1,8 @@
 """Permits: a person's word that one plan, for one arm under one set of limits, may be carried out, once and soon.
 
 A permit is bound to everything that was looked at when it was given. Whatever changes afterwards (the plan, the limits,
-the calibration, the arm, its posture) makes it void, and so do time and use. The seal is made with a key that only the
-approver has, so a permit cannot be made or altered by who carries it.
+the calibration, the arm, its posture) makes it void, and so do time and use. The seal is made with a key that only
+`Permits` has, so a permit cannot be made or altered by who carries it.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Permit:
 
     Attributes:
         kind: for one `plan`, carried out once, or for the plans of one `task`.
-        number: counts the permits of an approver; one number is used once.
+        number: counts the permits of a run; one number is used once.
         bond: what it is bound to.
         joints: (J,) rad, where the arm was.
         issued_s, expires_s: on the arm's clock.
@@ -99,14 +99,14 @@ class Permit:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Redeemed:
     """Whether a permit was honoured, and why not."""
 
     granted: bool
     sentence: str
 
 
-class Approver:
+class Permits:
     """Gives permits and honours each at most as it says; lives with the arm, not with the planner.
 
     Args:
@@ -159,7 +159,7 @@ class Approver:
         blank = Permit(kind, self._given, bond, tuple(angles.tolist()), float(now), float(now + lifetime), by, "")
         return dataclasses.replace(blank, seal=self._seal(blank))
 
-    def redeem(self, permit: Any, bond: Bond, joints: np.ndarray, now: float) -> Answer:
+    def redeem(self, permit: Any, bond: Bond, joints: np.ndarray, now: float) -> Redeemed:
         """Whether a plan may be carried out now; a plan's permit is spent by asking successfully. Never raises.
 
         Args:
@@ -173,10 +173,10 @@ class Approver:
         except Exception as error:  # fail closed: what cannot be understood permits nothing
             refusal = f"the permit could not be understood ({type(error).__name__}: {error})"
         if refusal:
-            return Answer(False, f"not permitted: {refusal}")
+            return Redeemed(False, f"not permitted: {refusal}")
         if permit.kind == "plan":
             self._spent[permit.number] = "has been used; a permit is for one execution"
-        return Answer(True, f"permit {permit.number} by {permit.by} for this {permit.kind}")
+        return Redeemed(True, f"permit {permit.number} by {permit.by} for this {permit.kind}")
 
     def revoke(self, permit: Permit, because: str = "by the operator") -> None:
         """This permit permits nothing any more."""
@@ -194,7 +194,7 @@ class Approver:
         if not isinstance(permit.seal, str) or not hmac.compare_digest(
             permit.seal.encode(), self._seal(permit).encode()
         ):
-            return "its seal is not this approver's; it was altered, or given for another run"
+            return "its seal is not ours; it was altered, or given for another run"
         if permit.number <= self._void_below:
             return f"permit {permit.number} is void since {self._void_because}"
         if permit.number in self._spent:

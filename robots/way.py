@@ -1,7 +1,9 @@
 """The way from one target to the next, as Ruckig will stream it, and what it comes near to.
 
-Distances are looked at only where they can matter: between two looks no point of the arm moves further than its joints
-times their reach, so two looks that are far enough from everything vouch for all that is between them.
+A stop may come at any moment of it, and a brake brings the joints to rest together but not on the way itself: where brakes
+begun along the way would end is looked at too. Distances are looked at only where they can matter: between two looks no
+point of the arm moves further than its joints times their reach, so two looks that are far enough from everything vouch for
+all that is between them.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import math
 from dataclasses import dataclass, field
 
 import numpy as np
-from ruckig import Result, RuckigError, Trajectory
+from ruckig import Result, RuckigError, Synchronization, Trajectory
 
 from robots.arm import ArmError, JointTarget
 from robots.body import FAR_M, NOTHING_NEAR, Body, Near
@@ -25,6 +27,8 @@ BULGE_M = 0.005
 SAMPLE_M = 0.02
 LEAST_SAMPLES, MOST_SAMPLES = 8, 64
 CONDITIONS = 4
+# A brake begun at so many moments of the way may bring the tool this far out of its workspace, no further.
+BRAKES, BRAKE_M = 4, 0.008
 # Who is too near already may go on as long as it does not get worse by more than this.
 WORSE_M = 5e-4
 
@@ -38,6 +42,7 @@ class Way:
         gripper: (N,) closedness.
         low, high: (J,) the furthest each joint goes, between samples too.
         duration_s: how long it takes.
+        stops: (B, J) where brakes begun along it come to rest, and `stop_gripper` (B,) closedness there.
     """
 
     joints: np.ndarray
@@ -45,6 +50,8 @@ class Way:
     low: np.ndarray
     high: np.ndarray
     duration_s: float
+    stops: np.ndarray
+    stop_gripper: np.ndarray
 
     @classmethod
     def to(
@@ -56,22 +63,40 @@ class Way:
         reach_m: np.ndarray | None = None,
     ) -> Way:
         """The way Ruckig takes within the bounds, no quicker than a duration; sampled by the arm's reach (J,) m/rad."""
-        streamer = Streamer(bounds, 1000.0, start)
-        streamer.aim(target, duration_s)
         trajectory = Trajectory(len(target.joints) + 1)
         try:
+            streamer = Streamer(bounds, 1000.0, start)
+            streamer.aim(target, duration_s)
             result = streamer._otg.calculate(streamer._input, trajectory)
-        except RuckigError as error:
-            raise ArmError(f"no movement within the limits: {error}") from error
+        except (ArmError, RuckigError) as error:
+            words = str(error).strip().splitlines()[-1]
+            raise Veto(f"from how the arm moves now nothing leads there within its limits ({words})") from error
         if result not in (Result.Working, Result.Finished):
-            raise ArmError(f"no movement within the limits: {result}")
+            raise Veto(f"from how the arm moves now nothing leads there within its limits ({result})")
         extremes = trajectory.position_extrema
         low, high = (np.array([getattr(bound, side) for bound in extremes])[:-1] for side in ("min", "max"))
         reach = np.ones(len(low)) if reach_m is None else reach_m
         count = int(np.clip(math.ceil(2 * float((high - low) @ reach) / SAMPLE_M), LEAST_SAMPLES, MOST_SAMPLES))
         duration = float(trajectory.duration)
         samples = np.array([trajectory.at_time(duration * share)[0] for share in np.arange(count + 1) / count])
-        return cls(samples[:, :-1], samples[:, -1], low, high, duration)
+        stops = np.array([_stop(bounds, trajectory, duration * (k + 1) / (BRAKES + 1)) for k in range(BRAKES)])
+        low, high = np.minimum(low, stops[:, :-1].min(axis=0)), np.maximum(high, stops[:, :-1].max(axis=0))
+        return cls(samples[:, :-1], samples[:, -1], low, high, duration, stops[:, :-1], stops[:, -1])
+
+
+def _stop(bounds: MotionBounds, trajectory: Trajectory, moment_s: float) -> np.ndarray:
+    """Where (J + 1,) a brake begun at a moment comes to rest."""
+    position, velocity, acceleration = (np.array(values) for values in trajectory.at_time(moment_s))
+    moving = JointTarget(position[:-1], position[-1], velocity[:-1], velocity[-1], acceleration[:-1], acceleration[-1])
+    streamer, brake = Streamer(bounds, 1000.0, moving), Trajectory(len(position))
+    if not streamer.moving:
+        return position
+    try:
+        streamer._otg.calculate(streamer._input, brake)
+    except RuckigError:  # the joints cannot stop together: each for itself, as the streamer does then
+        streamer._input.synchronization = Synchronization.No
+        streamer._otg.calculate(streamer._input, brake)
+    return np.array(brake.at_time(brake.duration)[0])
 
 
 @dataclass
@@ -102,9 +127,9 @@ def check_joints(way: Way, limits: Limits, margins: Margins) -> None:
 def check_tool(way: Way, limits: Limits, kinematics: Kinematics, margins: Margins) -> None:
     """The tool stays in its workspace."""
     start, _ = kinematics.forward(way.joints[0])
-    # Where the tool stands a little outside already, the way back in is no further outside.
-    low = np.minimum(limits.workspace_low, start) - BULGE_M
-    high = np.maximum(limits.workspace_high, start) + BULGE_M
+    # Where the tool stands further outside already, the way back in is no further outside: else it could creep out.
+    low = np.minimum(np.asarray(limits.workspace_low) - BULGE_M, start - WORSE_M)
+    high = np.maximum(np.asarray(limits.workspace_high) + BULGE_M, start + WORSE_M)
     every = max(1, (len(way.joints) - 1) // LEAST_SAMPLES)
     for joints in way.joints[1::every]:
         tool, _ = kinematics.forward(joints)
@@ -112,11 +137,16 @@ def check_tool(way: Way, limits: Limits, kinematics: Kinematics, margins: Margin
         margins.note("tool_in_workspace_m", -out)
         if out > 0:
             raise Veto(f"on the way the tool would be at {place(tool)}, out of the workspace")
+    for joints in way.stops:
+        tool, _ = kinematics.forward(joints)
+        if float(np.maximum(low - tool, tool - high).max()) > BRAKE_M - BULGE_M:
+            raise Veto(f"a brake on the way would leave the tool at {place(tool)}, out of the workspace")
 
 
 def check_body(way: Way, limits: Limits, body: Body, margins: Margins) -> None:
     """The links stay in their box, off each other and off what stands around."""
-    ends = body.ends(way.joints, way.gripper)[:, body.moving]
+    joints, gripper = np.concatenate([way.joints, way.stops]), np.concatenate([way.gripper, way.stop_gripper])
+    ends = body.ends(joints, gripper)[:, body.moving]
     names = [body.names[part] for part in body.moving]
     radii = body.radii[body.moving]
     out = np.maximum(np.asarray(limits.link_low) - ends, ends - np.asarray(limits.link_high)).max(axis=(2, 3)) + radii
@@ -147,16 +177,22 @@ def _check_nearness(way: Way, limits: Limits, body: Body, margins: Margins) -> N
                 _too_near(near, first.distance_m, limit, name, margins)
         return looks[index]
 
+    first = look(0)
+    for joints, closed in zip(way.stops, way.stop_gripper, strict=True):
+        for near, limit, name, start in zip(
+            body.near(joints, closed), least, ("self_m", "obstacle_m"), first, strict=True
+        ):
+            _too_near(near, start.distance_m, limit, name, margins)
     moved = np.abs(np.diff(way.joints, axis=0)) @ body.reach_m + np.abs(np.diff(way.gripper)) * body.finger_m
     travelled = np.concatenate([[0.0], np.cumsum(moved)])
     waiting = [(0, len(way.joints) - 1)]
     while waiting:
-        first, last = waiting.pop()
-        between = travelled[last] - travelled[first]
-        pairs = zip(look(first), look(last), least, strict=True)
-        if last - first > 1 and any((a.distance_m + b.distance_m - between) / 2 < limit for a, b, limit in pairs):
-            middle = (first + last) // 2
-            waiting += [(first, middle), (middle, last)]
+        begin, end = waiting.pop()
+        between = travelled[end] - travelled[begin]
+        pairs = zip(look(begin), look(end), least, strict=True)
+        if end - begin > 1 and any((a.distance_m + b.distance_m - between) / 2 < limit for a, b, limit in pairs):
+            middle = (begin + end) // 2
+            waiting += [(begin, middle), (middle, end)]
 
 
 def _too_near(near: Near, at_first: float, limit: float, name: str, margins: Margins) -> None:

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from robots import Guard, JointTarget, Limits
 from robots.guard import LEAP_RAD, MISS_M, REACHED_M, REACHED_RAD, State, Verdict, request
 from robots.kinematics import panda, rotation_of, rpy_of
-from robots.way import BULGE_M
 from robots.stream import path
+from robots.way import BULGE_M
 
 LIMITS = Limits.load()
 KINEMATICS = panda()

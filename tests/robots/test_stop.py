@@ -1,11 +1,20 @@
-"""The latch goes one way."""
+"""The ladder leads down only; a pause alone has a way back, and only for who has the key."""
 
 from __future__ import annotations
 
-from hypothesis import given
-from hypothesis import strategies as st
+from typing import Any, cast
 
-from robots.stop import SoftwareStop, Stage
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from robots.arm import Arm, ArmError, JointTarget
+from robots.stop import Key, SoftwareStop, Stage, brake, wind_down
+from robots.stream import MotionBounds, Streamer
+
+BOUNDS = MotionBounds((1.0, 1.0), (5.0, 5.0), (100.0, 100.0), 2.0, 20.0, 400.0)
 
 
 @given(asked=st.lists(st.sampled_from(list(Stage)), max_size=20))
@@ -13,11 +22,142 @@ def test_it_never_arms_itself_again(asked: list[Stage]) -> None:
     stop = SoftwareStop()
     reached = Stage.RUNNING
     for number, stage in enumerate(asked):
-        moved = stop.advance(stage, f"reason {number}")
-        assert moved == (stage > reached)
+        assert stop.advance(stage, f"reason {number}") == (stage > reached)
         reached = max(reached, stage)
-        assert stop.stage is reached
+        assert stop.stage == reached
         assert stop.running == (reached is Stage.RUNNING)
     assert [stage for stage, _ in stop.history] == sorted({stage for stage, _ in stop.history})
-    if stop.history:
-        assert stop.reason == stop.history[0][1]
+
+
+class Ladder(RuleBasedStateMachine):
+    """Everything that can be asked of a latch, in any order, beside what it ought to be."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stop = SoftwareStop()
+        self.stage, self.key = Stage.RUNNING, None
+        self.worst = Stage.RUNNING
+
+    @rule(stage=st.sampled_from(list(Stage)), reason=st.text(max_size=3))
+    def advance(self, stage: Stage, reason: str) -> None:
+        assert self.stop.advance(stage, reason) == (stage > self.stage)
+        self.stage = max(self.stage, stage)
+        if stage > Stage.PAUSED:
+            self.worst = max(self.worst, stage)
+
+    @precondition(lambda self: self.key is None)
+    @rule()
+    def take_the_key(self) -> None:
+        self.key = self.stop.key()
+
+    @precondition(lambda self: self.key is not None)
+    @rule()
+    def the_key_is_given_once(self) -> None:
+        with pytest.raises(PermissionError):
+            self.stop.key()
+
+    @rule(key=st.sampled_from([None, "key", True, Key()]))
+    def resume_without_the_key(self, key: Any) -> None:
+        assert not self.stop.resume(key, "let me")
+
+    @precondition(lambda self: self.key is not None)
+    @rule()
+    def resume(self) -> None:
+        assert self.stop.resume(self.key, "go on") == (self.stage is Stage.PAUSED)
+        if self.stage is Stage.PAUSED:
+            self.stage = Stage.RUNNING
+
+    @invariant()
+    def what_is_latched_stays(self) -> None:
+        assert self.stop.stage == self.stage
+        assert self.stop.running == (self.stage is Stage.RUNNING)
+        assert self.stop.stage >= self.worst  # from held on there is no way back
+        assert bool(self.stop.running) == (self.stop.reason == "") or self.stop.reason == ""
+
+
+TestLadder = Ladder.TestCase
+TestLadder.settings = settings(max_examples=100, stateful_step_count=20, deadline=None)
+
+
+class Recorder:
+    """An arm of which only the last steps matter; named rungs fail."""
+
+    name = "recorder"
+
+    def __init__(self, *failing: str) -> None:
+        self.failing, self.done, self.sent = failing, [], []
+
+    def _act(self, what: str) -> None:
+        self.done.append(what)
+        if what in self.failing:
+            raise ArmError(f"{what} failed")
+
+    def hold(self) -> None:
+        self._act("hold")
+
+    def park(self) -> None:
+        self._act("park")
+
+    def release(self) -> None:
+        self._act("release")
+
+    def command(self, target: JointTarget) -> None:
+        self._act("command")
+        self.sent.append(target)
+
+
+def moving() -> Streamer:
+    streamer = Streamer(BOUNDS, 100.0, JointTarget.still(np.zeros(2), 0.0))
+    streamer.aim(JointTarget.still(np.array([1.0, -1.0]), 1.0))
+    for _ in range(50):
+        streamer.tick()
+    return streamer
+
+
+def test_a_moving_arm_is_braken_within_its_bounds_before_it_is_held() -> None:
+    arm, streamer, waits, said = Recorder(), moving(), [], []
+    last = streamer.target
+    stop = SoftwareStop()
+    faults = wind_down(
+        cast(Arm, arm), stop, "enough", moves=True, say=said.append, streamer=streamer, wait=lambda: waits.append(1)
+    )
+    assert not faults
+    assert stop.stage is Stage.RELEASED
+    assert arm.done == ["command"] * len(arm.sent) + ["hold", "park", "release"]
+    assert len(waits) == len(arm.sent) > 5
+    assert said[0] == "brake: done"
+    sent = np.array([last.joints] + [target.joints for target in arm.sent])
+    assert np.abs(np.diff(sent, axis=0)).max() * 100.0 <= 1.0 + 1e-6
+    assert not arm.sent[-1].velocity.any()
+    assert np.abs(sent[-1] - sent[0]).max() < 0.3
+
+
+def test_who_is_still_is_not_braken() -> None:
+    arm = Recorder()
+    assert brake(cast(Arm, arm), Streamer(BOUNDS, 100.0, JointTarget.still(np.zeros(2), 0.0)), lambda: None) == 0
+    assert not arm.done
+
+
+@pytest.mark.parametrize(
+    ("failing", "done", "stage"),
+    [
+        (("command",), ["command", "hold", "park", "release"], Stage.RELEASED),
+        (("hold",), ["hold", "park", "release"], Stage.RELEASED),
+        (("park",), ["hold", "park", "hold"], Stage.HELD),
+        (("release",), ["hold", "park", "release"], Stage.PARKED),
+    ],
+)
+def test_a_rung_that_fails_does_not_keep_the_arm_from_the_next(failing: Any, done: list[str], stage: Stage) -> None:
+    arm, stop = Recorder(*failing), SoftwareStop()
+    streamer = moving() if "command" in failing else None
+    faults = wind_down(cast(Arm, arm), stop, "fault", moves=True, say=lambda _: None, streamer=streamer)
+    assert arm.done == done
+    assert stop.stage is stage
+    assert len(faults) == 1
+
+
+def test_a_dry_run_touches_nothing() -> None:
+    arm, stop, said = Recorder(), SoftwareStop(), []
+    wind_down(cast(Arm, arm), stop, "done", moves=False, say=said.append)
+    assert not arm.done
+    assert all(line.startswith("dry run, nothing sent") for line in said)
