@@ -31,3 +31,11 @@ def panda() -> Kinematics:
     from envs.kinematics import ArmKinematics
 
     return ArmKinematics()
+
+
+def so101() -> Kinematics:
+    """The SO-101: five joints, so the tool's position and as much of its orientation as they leave."""
+    from envs import so101 as arm
+    from robots.mujoco_kinematics import MujocoKinematics
+
+    return MujocoKinematics(arm.arm_model(), arm.JOINT_NAMES, arm.TOOL_SITE, arm.HOME_JOINTS)

@@ -1,0 +1,109 @@
+"""A driver's motor bus, taken over without a movement and read without being deceived.
+
+LeRobot's own connect switches torque off and on and leaves whatever goal the servos had; its reads take an answer that came
+too late for the answer to the next question. Both are seen to here, with the driver's own calls.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from robots.arm import ArmError
+from robots.lerobot_driver import POSITION
+
+# Answers that got damaged are asked for again so often, at once.
+RETRIES = 2
+# A servo bends so far away from what it holds, under its load; its goal is then no stranger's.
+SLACK_RAD = 0.1
+
+
+class ServoBus:
+    """The servos of one LeRobot robot.
+
+    Args:
+        robot: the driver.
+        bus: its motor bus.
+        who: what to call the arm in sentences.
+    """
+
+    def __init__(self, robot: Any, bus: Any, who: str) -> None:
+        self.robot, self.bus, self.who = robot, bus, who
+
+    def check_file(self, kind: str, port: str | None) -> None:
+        """A calibration file is there and speaks of every motor: without one the driver would ask on the terminal."""
+        found = self.robot.calibration
+        if not found:
+            raise ArmError(
+                f"{self.who} has no calibration: {self.robot.calibration_fpath} is not there; run `lerobot-calibrate "
+                f"--robot.type={kind} --robot.port={port} --robot.id={self.robot.id}` once, or give calibration_dir"
+            )
+        absent = [name for name in self.bus.motors if name not in found]
+        if absent:
+            raise ArmError(f"{self.robot.calibration_fpath} says nothing of {absent[0]}; it is another arm's")
+
+    def check_calibration(self) -> None:
+        """The file says what the servos themselves remember."""
+        if self.robot.is_calibrated:
+            return
+        for name, kept in self.bus.read_calibration().items():
+            filed = self.robot.calibration[name]
+            for value in ("homing_offset", "range_min", "range_max"):
+                if getattr(filed, value) != getattr(kept, value):
+                    raise ArmError(
+                        f"{self.who}: {self.robot.calibration_fpath} says {value} {getattr(filed, value)} for {name}, "
+                        f"its servo says {getattr(kept, value)}; the file is another arm's, or the arm was calibrated "
+                        "since: calibrate it again"
+                    )
+        raise ArmError(f"{self.who} and {self.robot.calibration_fpath} disagree; calibrate it again")
+
+    def take_over(self) -> None:
+        """Every servo's goal becomes its present position, and is read back.
+
+        A servo that holds near its goal keeps it: it sags under its load, and sent to where it sagged it sags again.
+        """
+        wrong: list[str] = []
+        stands: dict[str, int] = {}
+        goals: dict[str, int] = {}
+        for _ in range(RETRIES + 1):
+            stands, goals, holds = (self._raw(r) for r in ("Present_Position", "Goal_Position", "Torque_Enable"))
+            wrong = [name for name in stands if not (holds[name] and self._near(name, goals, stands))]
+            if wrong:
+                self.bus.sync_write("Goal_Position", {name: stands[name] for name in wrong}, normalize=False)
+                goals = self._raw("Goal_Position")
+                wrong = [name for name in wrong if goals[name] != stands[name]]
+            if not wrong:
+                return
+        raise ArmError(
+            f"{self.who}: {wrong[0]} keeps the goal {goals[wrong[0]]} after {stands[wrong[0]]} was written; its torque "
+            "stays as it was"
+        )
+
+    def read(self, register: str = "Present_Position") -> dict[str, float]:
+        """A position register of every motor, in the driver's units, by `motor.pos`."""
+        self._drain()
+        found = self.bus.sync_read(register, num_retry=RETRIES)
+        return {name + POSITION: value for name, value in found.items()}
+
+    def let_go(self) -> None:
+        """Torque off, and looked at whether it is."""
+        self._drain()
+        self.bus.disable_torque(num_retry=RETRIES)
+        still_on = [name for name, on in self._raw("Torque_Enable").items() if on]
+        if still_on:
+            raise ArmError(f"{self.who}: torque of {', '.join(still_on)} is still on after it was switched off")
+
+    def _raw(self, register: str) -> dict[str, int]:
+        self._drain()
+        return self.bus.sync_read(register, normalize=False, num_retry=RETRIES)
+
+    def _near(self, name: str, goals: Mapping[str, int], stands: Mapping[str, int]) -> bool:
+        ticks = SLACK_RAD / math.tau * self.bus.model_resolution_table[self.bus.motors[name].model]
+        return abs(goals[name] - stands[name]) <= ticks
+
+    def _drain(self) -> None:
+        """Throw away what came too late for an earlier question: it would be taken for the answer to the next."""
+        port = self.bus.port_handler
+        port.ser.reset_input_buffer()
+        port.is_using = False  # the SDK leaves this set when a read was cut short, and then refuses to talk
