@@ -48,6 +48,8 @@ class LeRobotArm(Arm):
         gripper_range: what the driver calls closed and open.
         units: `degrees` or `radians`, of drivers without a motor bus, which cannot be asked.
         signs, zeros: (J,) model angle = sign * driver's angle + zero (rad), where the model was drawn otherwise.
+        servo_speed: rad/s, set in Feetech servos themselves while connected, so that no goal from anywhere makes them go
+            faster; None leaves them as they are.
         image_size: cameras are cut to the middle square and resized to this, px; None leaves them.
         driver: everything else goes to LeRobot: port, id, calibration_dir, cameras, ...
     """
@@ -67,6 +69,7 @@ class LeRobotArm(Arm):
         units: str | None = None,
         signs: Sequence[float] | None = None,
         zeros: Sequence[float] | None = None,
+        servo_speed: float | None = 3.0,
         image_size: int | None = None,
         **driver: Any,
     ) -> None:
@@ -85,6 +88,9 @@ class LeRobotArm(Arm):
             raise ValueError(
                 f"robot type {type} has no motor bus that says its units; say units=degrees or units=radians"
             )
+        if servo_speed is not None and not 0.1 <= servo_speed <= 20.0:
+            raise ValueError(f"servo_speed is {servo_speed}; servos take 0.1 to 20 rad/s, or null for no limit")
+        self._servo_speed = servo_speed
         self._said_units = units
         self._gripper_range = cast("tuple[float, float]", tuple(map(float, gripper_range)))
         if len(self._gripper_range) != 2 or self._gripper_range[0] == self._gripper_range[1]:
@@ -262,11 +268,12 @@ class LeRobotArm(Arm):
                 robot, bus, self.joint_names, self._gripper, self._gripper_range, self._signs, self._zeros
             )
             self._check_stand()
-            # The driver switches torque off and on; whatever goal the servos still have must be where they stand by then.
+            # The driver may switch torque off and on; whatever goal the servos still have must be where they stand by then.
             with self._said("take over"):
+                if self._servo_speed is not None:
+                    servos.limit_speed(self._servo_speed)
                 servos.take_over()
-                bus.disconnect(disable_torque=False)
-                robot.connect(calibrate=False)
+                servos.connect_driver()
                 servos.take_over()
         self._lower, self._upper = self._units.lower, self._units.upper
         narrowed = getattr(self._model, "narrowed", None)
@@ -283,6 +290,9 @@ class LeRobotArm(Arm):
             with contextlib.suppress(Exception):
                 self._robot.disconnect()
         elif self._bus.is_connected:
+            with contextlib.suppress(Exception):
+                if self._servos is not None:
+                    self._servos.unlimit_speed()
             with contextlib.suppress(Exception):
                 self._bus.disconnect(disable_torque=False)
         if self._claim is not None:

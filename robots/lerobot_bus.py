@@ -30,6 +30,7 @@ class ServoBus:
 
     def __init__(self, robot: Any, bus: Any, who: str) -> None:
         self.robot, self.bus, self.who = robot, bus, who
+        self._speeds: dict[str, int] = {}
 
     def check_file(self, kind: str, port: str | None) -> None:
         """A calibration file is there and speaks of every motor: without one the driver would ask on the terminal."""
@@ -80,6 +81,35 @@ class ServoBus:
             "stays as it was"
         )
 
+    def connect_driver(self) -> None:
+        """Let the driver connect. It switches torque off and on, and an arm held up in the air would sag.
+
+        One that is held already, by servos set as the driver sets them, is not put through that: only its cameras are
+        connected, which is all that is left of the driver's connect then.
+        """
+        if self._held_and_configured():
+            for camera in self.robot.cameras.values():
+                camera.connect()
+            return
+        self.bus.disconnect(disable_torque=False)
+        self.robot.connect(calibrate=False)
+
+    def limit_speed(self, rad_s: float) -> None:
+        """No servo goes faster than this, whatever goal it is given by whomever; `unlimit_speed` undoes it."""
+        if not self._knows("Goal_Velocity"):
+            return
+        self._speeds = self._raw("Goal_Velocity")
+        ticks = {name: int(rad_s / math.tau * self._resolution(name)) for name in self.bus.motors}
+        self.bus.sync_write("Goal_Velocity", ticks, normalize=False)
+        if self._raw("Goal_Velocity") != ticks:
+            raise ArmError(f"{self.who}: a servo does not take its speed limit of {rad_s:g} rad/s")
+
+    def unlimit_speed(self) -> None:
+        """Give the servos back the speed limits they came with."""
+        if self._speeds:
+            self.bus.sync_write("Goal_Velocity", self._speeds, normalize=False)
+            self._speeds = {}
+
     def read(self, register: str = "Present_Position") -> dict[str, float]:
         """A position register of every motor, in the driver's units, by `motor.pos`."""
         self._drain()
@@ -99,8 +129,26 @@ class ServoBus:
         return self.bus.sync_read(register, normalize=False, num_retry=RETRIES)
 
     def _near(self, name: str, goals: Mapping[str, int], stands: Mapping[str, int]) -> bool:
-        ticks = SLACK_RAD / math.tau * self.bus.model_resolution_table[self.bus.motors[name].model]
+        ticks = SLACK_RAD / math.tau * self._resolution(name)
         return abs(goals[name] - stands[name]) <= ticks
+
+    def _held_and_configured(self) -> bool:
+        """Whether every servo holds near its goal, with the gains the driver would set; known of SO arms only."""
+        gains = {f"{letter.upper()}_Coefficient": f"position_{letter}_coefficient" for letter in "pid"}
+        wanted = {register: getattr(self.robot.config, name, None) for register, name in gains.items()}
+        if None in wanted.values() or not all(map(self._knows, wanted)):
+            return False
+        stands, goals, holds = (self._raw(r) for r in ("Present_Position", "Goal_Position", "Torque_Enable"))
+        if not all(holds[name] and self._near(name, goals, stands) for name in stands):
+            return False
+        set_so = {**wanted, "Operating_Mode": 0}
+        return all(value == said for register, said in set_so.items() for value in self._raw(register).values())
+
+    def _knows(self, register: str) -> bool:
+        return all(register in self.bus.model_ctrl_table[motor.model] for motor in self.bus.motors.values())
+
+    def _resolution(self, name: str) -> int:
+        return self.bus.model_resolution_table[self.bus.motors[name].model]
 
     def _drain(self) -> None:
         """Throw away what came too late for an earlier question: it would be taken for the answer to the next."""

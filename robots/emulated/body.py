@@ -131,6 +131,20 @@ class Body:
             servo.put(CURRENT, abs(int(load)) // 4)
             servo.memory[MOVING] = int(abs(speed) > 10)
 
+    def place(self, joints: Sequence[float], holding: bool) -> None:
+        """Put the arm somewhere, (5,) rad, at rest, its servos holding it there or limp; their goals are where it stands."""
+        self.data.qpos[self._q[:5]] = joints
+        self.data.qvel[:] = 0.0
+        mujoco.mj_forward(self.model, self.data)
+        self._setpoint = self.data.qpos[self._q].copy()
+        for servo, ticks in zip(self.servos, self._ticks(), strict=True):
+            servo.put(GOAL, ticks)
+            servo.memory[TORQUE] = int(holding)
+            servo.put(GOAL_VELOCITY, 0)
+        self.listen()
+        self.report()
+        self.fastest[:] = 0.0
+
     def jam(self, index: int, jammed: bool) -> None:
         """Block a joint, or free it."""
         dof = self._v[index]

@@ -124,6 +124,8 @@ class Emulator:
         with self.wire.lock:
             if asked["do"] == "truth":
                 return self.body.truth() | {"requests": self.wire.requests}
+            if asked["do"] == "place":
+                return self.body.place(asked["joints"], bool(asked["holding"]))
             if asked["do"] == "heal":
                 self.wire.heal()
                 self.body.free()
@@ -308,6 +310,10 @@ class EmulatedSO101:
     def heal(self) -> None:
         """Mend everything but a pulled cable."""
         self._ask({"do": "heal"})
+
+    def place(self, joints: Sequence[float], holding: bool = True) -> None:
+        """Put the arm somewhere, (5,) rad, its servos holding it there or limp."""
+        self._ask({"do": "place", "joints": [float(joint) for joint in joints], "holding": holding})
 
     def truth(self) -> dict[str, Any]:
         """What is really so, whatever the driver believes; see `Body.truth`."""
