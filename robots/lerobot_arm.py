@@ -55,6 +55,7 @@ class LeRobotArm(Arm):
     """
 
     simulated = False
+    when_killed = "its servos stay on and hold the last target, until they are let go or their power is cut"
     untested = "this adapter has moved an emulated SO-101 and no physical arm"
 
     def __init__(
@@ -314,11 +315,11 @@ class LeRobotArm(Arm):
 
     def _measure(self, seen: Mapping[str, Any] | None = None) -> Measured:
         assert self._units is not None
+        stamp = self.now()  # an answer that took long was true when it was asked for, at best
         if self._servos is not None:
             seen = self._servos.read()
         elif not seen:
             seen = cast("Mapping[str, Any]", self._robot.get_observation())
-        stamp = self.now()
         joints = self._units.radians(seen)
         if not np.isfinite(joints).all():
             raise ArmError(f"{self.name} reports a joint at {joints}; a servo or its driver is broken")
@@ -376,6 +377,8 @@ class LeRobotArm(Arm):
 
     def _why(self, error: Exception) -> str:
         words = " ".join(str(error).split()) or type(error).__name__
+        if isinstance(error, IndexError):
+            words = "a servo's answer was garbled"
         if self._port is not None and not os.path.exists(self._port):
             return f"{self._port} is gone; is the cable in?"
         silent = lerobot_health.silent_motor(self._bus, words) if self._bus is not None else ""

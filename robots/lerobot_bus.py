@@ -7,6 +7,7 @@ too late for the answer to the next question. Both are seen to here, with the dr
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +18,8 @@ from robots.lerobot_driver import POSITION
 RETRIES = 2
 # A servo bends so far away from what it holds, under its load; its goal is then no stranger's.
 SLACK_RAD = 0.1
+# Answers that were left on their way are waited for, but not forever.
+QUIET_MOST_S = 1.0
 
 
 class ServoBus:
@@ -31,6 +34,7 @@ class ServoBus:
     def __init__(self, robot: Any, bus: Any, who: str) -> None:
         self.robot, self.bus, self.who = robot, bus, who
         self._speeds: dict[str, int] = {}
+        self._untidy_s = 0.0
 
     def check_file(self, kind: str, port: str | None) -> None:
         """A calibration file is there and speaks of every motor: without one the driver would ask on the terminal."""
@@ -112,9 +116,7 @@ class ServoBus:
 
     def read(self, register: str = "Present_Position") -> dict[str, float]:
         """A position register of every motor, in the driver's units, by `motor.pos`."""
-        self._drain()
-        found = self.bus.sync_read(register, num_retry=RETRIES)
-        return {name + POSITION: value for name, value in found.items()}
+        return {name + POSITION: value for name, value in self._ask(register, normalize=True).items()}
 
     def let_go(self) -> None:
         """Torque off, and looked at whether it is."""
@@ -125,8 +127,24 @@ class ServoBus:
             raise ArmError(f"{self.who}: torque of {', '.join(still_on)} is still on after it was switched off")
 
     def _raw(self, register: str) -> dict[str, int]:
+        return self._ask(register, normalize=False)
+
+    def _ask(self, register: str, normalize: bool) -> dict[str, Any]:
+        """One register of every motor. After a question that had to be repeated, answers may be left on their way."""
         self._drain()
-        return self.bus.sync_read(register, normalize=False, num_retry=RETRIES)
+        began = time.monotonic()
+        for tries_left in range(RETRIES, -1, -1):
+            try:
+                found = self.bus.sync_read(register, normalize=normalize)
+            except ConnectionError:
+                self._untidy_s = time.monotonic() - began
+                if not tries_left:
+                    raise
+            else:
+                if self._untidy_s:
+                    self._untidy_s = time.monotonic() - began
+                return found
+        raise AssertionError("the last try raises or returns")
 
     def _near(self, name: str, goals: Mapping[str, int], stands: Mapping[str, int]) -> bool:
         ticks = SLACK_RAD / math.tau * self._resolution(name)
@@ -151,7 +169,18 @@ class ServoBus:
         return self.bus.model_resolution_table[self.bus.motors[name].model]
 
     def _drain(self) -> None:
-        """Throw away what came too late for an earlier question: it would be taken for the answer to the next."""
+        """Throw away what comes too late for an earlier question: it would be taken for the answer to the next.
+
+        Where a question had to be repeated, the answer to the first may still be on its way; it is waited for.
+        """
         port = self.bus.port_handler
-        port.ser.reset_input_buffer()
         port.is_using = False  # the SDK leaves this set when a read was cut short, and then refuses to talk
+        end = time.monotonic() + QUIET_MOST_S
+        quiet_since = time.monotonic()
+        while self._untidy_s and time.monotonic() < min(end, quiet_since + 1.5 * self._untidy_s):
+            if port.ser.in_waiting:
+                port.ser.reset_input_buffer()
+                quiet_since = time.monotonic()
+            time.sleep(0.002)
+        self._untidy_s = 0.0
+        port.ser.reset_input_buffer()

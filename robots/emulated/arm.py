@@ -26,6 +26,7 @@ class EmulatedArm(LeRobotArm):
 
     simulated = True
     untested = ""
+    when_killed = "the emulator ends with the process that drives it"
 
     def __init__(
         self,

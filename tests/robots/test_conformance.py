@@ -14,7 +14,6 @@ from robots.emulated.so101 import EmulatedSO101
 from robots.lerobot_arm import LeRobotArm
 from tests.robots.conformance import Conformance, Make
 
-
 LOOKING = ("test_an_observation_has_every_key", "test_stamps_run_forward")
 
 
