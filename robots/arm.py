@@ -25,6 +25,8 @@ from robots.scene import Scene
 ARMS = {
     "mujoco": "robots.simulated:MujocoArm",
     "pybullet": "robots.simulated:PybulletArm",
+    "lerobot": "robots.lerobot_arm:LeRobotArm",
+    "so101_emulated": "robots.emulated.arm:EmulatedArm",
 }
 
 

@@ -45,3 +45,17 @@ def rpy_of(rotation: np.ndarray) -> np.ndarray:
     from envs.panda import tool_rpy
 
     return tool_rpy(rotation)
+
+
+# What the SO-101's solutions keep off the ends of its joints, rad. The guard cuts what is within its margin (0.05 rad in
+# configs/guard/so101.yaml), and a solution that is cut misses its aim by a centimetre.
+SO101_KEEPS_OFF_RAD = 0.06
+
+
+def so101() -> Kinematics:
+    """The SO-101: five joints, so the tool's position and as much of its orientation as they leave."""
+    from envs import so101 as arm
+    from robots.mujoco_kinematics import MujocoKinematics
+
+    whole = MujocoKinematics(arm.arm_model(), arm.JOINT_NAMES, arm.TOOL_SITE, arm.HOME_JOINTS)
+    return whole.narrowed(whole.lower + SO101_KEEPS_OFF_RAD, whole.upper - SO101_KEEPS_OFF_RAD)
