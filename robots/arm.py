@@ -24,6 +24,10 @@ from robots.scene import Scene
 ARMS = {
     "mujoco": "robots.simulated:MujocoArm",
     "pybullet": "robots.simulated:PybulletArm",
+    "franka": "robots.franka:FrankaArm",
+    "trossen": "robots.trossen:TrossenArm",
+    "ur": "robots.ur:UrArm",  # untested
+    "xarm": "robots.xarm:XArm",  # untested
 }
 
 

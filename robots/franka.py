@@ -22,7 +22,7 @@ from robots.cadence import Cadence
 from robots.cameras import Cameras
 from robots.franka_hand import Hand
 from robots.franka_model import HOME, JOINTS, KINDS, flange, kinematics
-from robots.guard import rpy_of
+from robots.pose import tool_state
 from robots.stream import MotionBounds, Streamer
 
 INSTALL = "pip install franky-control==2.0.0 (x86-64 Linux with glibc 2.34 or newer)"
@@ -157,8 +157,7 @@ class FrankaArm(Arm):
         """Cameras, then joints and tool pose."""
         frames, taken = self._cameras.read()
         measured = self.measure()
-        position, rotation = self.kinematics.forward(measured.joints)
-        frames["observation.state"] = np.array([*position, *rpy_of(rotation), measured.gripper], dtype=np.float32)
+        frames["observation.state"] = tool_state(self.kinematics, measured.joints, measured.gripper)
         frames["observation.joints"] = measured.joints.astype(np.float32)
         return Reading(frames, measured.monotonic_s, time.time(), taken)
 

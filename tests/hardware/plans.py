@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from ruckig import RuckigError
 
-from robots.arm import Arm, JointTarget
+from robots.arm import Arm, ArmError, JointTarget
 from robots.cadence import Cadence
 from robots.limits import Limits
 from robots.stream import Streamer
@@ -18,12 +19,14 @@ STEPS, FURTHEST_RAD, AROUND_RAD = 8, 0.2, 0.5
 
 @dataclass
 class Followed:
-    """How an arm followed a plan: ticks sent, the furthest a joint was from its target and their root mean square (rad)."""
+    """How an arm followed a plan: ticks sent, the furthest a joint was from its target and their root mean square (rad),
+    the fastest joint, and how many targets Ruckig would not take from where the arm was."""
 
     ticks: int
     furthest_rad: float
     rms_rad: float
     fastest_rad_s: float
+    refused: int
 
 
 Act = tuple[Literal["aim", "brake", "hold"], JointTarget | None, float, int]
@@ -49,11 +52,14 @@ def follow(arm: Arm, limits: Limits, seed: int) -> Followed:
     """Stream one plan to an arm as the station does, every tick through Ruckig, and measure."""
     rng = np.random.default_rng(seed)
     cadence, sent, seen = Cadence(arm.rate_hz), [], []
-    fastest = 0.0
+    fastest, refused = 0.0, 0
     streamer = Streamer(limits.bounds, arm.rate_hz, arm.hold())
     for what, target, duration, ticks in acts(rng, limits, arm.home_joints):
         if what == "aim" and target is not None:
-            streamer.aim(target, duration)
+            try:
+                streamer.aim(target, duration)
+            except (ArmError, RuckigError):
+                refused += 1  # what was under way goes on, and its end is inside the limits too
         elif what == "brake":
             streamer.brake()
         else:
@@ -68,4 +74,4 @@ def follow(arm: Arm, limits: Limits, seed: int) -> Followed:
             fastest = max(fastest, float(np.abs(sample.velocity).max()))
     arm.hold()
     off = np.abs(np.array(seen) - np.array(sent))
-    return Followed(len(sent), float(off.max()), float(np.sqrt(np.mean(off**2))), fastest)
+    return Followed(len(sent), float(off.max()), float(np.sqrt(np.mean(off**2))), fastest, refused)

@@ -10,10 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from envs.kinematics import ArmKinematics
+from envs.panda import tool_rpy
 from envs.tabletop import HOME_JOINTS
 from robots.arm import JointTarget
 from robots.franka_model import FR3, HOME, KINDS, PANDA, TIP_M, Franka, flange, kinematics, model
 from robots.limits import DEFAULT_FILE, Limits
+from robots.pose import rpy_of
 
 
 def postures(franka: Franka, count: int) -> np.ndarray:
@@ -30,6 +32,13 @@ def test_the_panda_is_the_tabletop_s_panda() -> None:
         # The tabletop's robot file puts the tool point 1.6 mm further out than Franka does.
         np.testing.assert_allclose(position, expected, atol=0.0025)
         np.testing.assert_allclose(rotation, facing, atol=1e-3)
+
+
+def test_angles_are_what_the_tabletop_means_by_them() -> None:
+    ours = kinematics(FR3)
+    for joints in postures(FR3, 50):
+        rotation = ours.forward(joints)[1]
+        np.testing.assert_allclose(rpy_of(rotation), tool_rpy(rotation), atol=1e-12)
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
