@@ -3,7 +3,7 @@ PY := .venv/bin/python
 export OMP_NUM_THREADS ?= 2
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: setup demo test test-all check doctor bench-peers
+.PHONY: setup demo test test-all test-robots test-robots-all check doctor bench-peers
 
 setup:
 	@bash .ci/setup.sh
@@ -16,6 +16,14 @@ test: setup
 
 test-all: setup
 	@OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 tests
+
+# The vendors' own drivers against simulated controllers, in environments of their own. PLANS=n streams n random plans.
+test-robots: setup
+	@bash .ci/robots.sh
+	@OMP_NUM_THREADS=1 PREMOTOR_ROBOTS_REQUIRED=1 .venv-robots/bin/python -m pytest tests/hardware
+
+test-robots-all:
+	@PLANS=200 $(MAKE) --no-print-directory test-robots
 
 check: setup
 	@$(PY) -m ruff format --check .

@@ -27,6 +27,10 @@ ARMS = {
     "pybullet": "robots.simulated:PybulletArm",
     "lerobot": "robots.lerobot_arm:LeRobotArm",
     "so101_emulated": "robots.emulated.arm:EmulatedArm",
+    "franka": "robots.franka:FrankaArm",
+    "trossen": "robots.trossen:TrossenArm",
+    "ur": "robots.ur:UrArm",  # untested
+    "xarm": "robots.xarm:XArm",  # untested
 }
 
 
