@@ -32,12 +32,16 @@ FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
 @dataclass(frozen=True)
 class Command:
-    """One command: its name (also its config's), who answers it, what it does, an example."""
+    """One command: its name (also its config's), who answers it, what it does, an example.
+
+    One that does several things takes `premotor NAME ACTION` for `premotor NAME action=ACTION`.
+    """
 
     name: str
     target: str
     about: str
     example: str
+    actions: tuple[str, ...] = ()
 
 
 COMMANDS = {
@@ -81,7 +85,11 @@ COMMANDS = {
         ),
         Command(
             "models", "worldmodel.models:main", "which brains are here, and their cards",
-            "premotor models action=show name=tabletop",
+            "premotor models show name=tabletop", ("list", "show", "pull", "convert"),
+        ),
+        Command(
+            "robots", "robots.commands:main", "which arms are here; one looked over, parked, let go",
+            "premotor robots doctor robot=mujoco", ("list", "doctor", "home", "park", "release", "find"),
         ),
     )
 }  # fmt: skip
@@ -334,12 +342,21 @@ def _answer(words: list[str]) -> int:
         return 0
     if name not in COMMANDS:
         raise WordError(f"there is no command {name!r}{nearest(name, COMMANDS)}")
-    cfg = compose(name, overrides)
+    cfg = compose(name, _with_action(COMMANDS[name], overrides))
     if helped:
         _show_help(COMMANDS[name], cfg)
         return 0
     module, _, function = COMMANDS[name].target.partition(":")
     return int(getattr(importlib.import_module(module), function)(cfg))
+
+
+def _with_action(command: Command, words: list[str]) -> list[str]:
+    """The words with a leading action spelt out."""
+    if not command.actions or not words or "=" in words[0] or words[0][:1] in "-~+":
+        return words
+    if words[0] not in command.actions:
+        raise WordError(f"{command.name} has no action {words[0]!r}{nearest(words[0], command.actions)}")
+    return [f"action={words[0]}", *words[1:]]
 
 
 def _sentence(error: Exception) -> str:
