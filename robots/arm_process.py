@@ -29,7 +29,8 @@ from robots.guard import Guard, Verdict
 from robots.limits import Limits
 from robots.link import Link, LinkClosed
 from robots.operator import shout
-from robots.station import Progress, Station
+from robots.side import Progress
+from robots.station import Station
 from robots.stop import Stage
 
 # How long to wait for words when there is nothing to send.

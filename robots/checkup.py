@@ -16,7 +16,7 @@ from robots.arm import Arm, Health, Reading
 from robots.cadence import Cadence, CadenceReport
 from robots.limits import Limits
 from robots.preflight import Preflight
-from robots.station import Side
+from robots.side import Side
 
 IMAGES = "observation.images."
 # What a joint's motor may have before a day begins. Our choice: STS3215 servos switch themselves off at 70 degrees (their

@@ -20,7 +20,7 @@ from robots.exits import Exit
 from robots.guard import Verdict, request
 from robots.limits import Limits
 from robots.operator import Operator
-from robots.station import Side, Wound
+from robots.side import Side, Wound
 from robots.stop import Stage
 
 # How often a person's keys are looked at while nothing moves.

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from robots.limits import Limits
-from robots.station import Side
+from robots.side import Side
 
 LEAST_FREE_BYTES = 500_000_000
 # An arm that rests at a limit of orientation reads a little past it.

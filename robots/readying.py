@@ -23,8 +23,8 @@ from robots.keys import Keys
 from robots.limits import Limits
 from robots.operator import Operator
 from robots.remote import RemoteStation
+from robots.side import Side
 from robots.simulated import SimulatedArm
-from robots.station import Side
 from robots.wanted import make_goal
 from worldmodel.interface import ActionSpace
 

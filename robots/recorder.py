@@ -12,7 +12,7 @@ from planners.rollout import ARRIVED
 from robots.arm import Reading
 from robots.loop import Step
 from robots.scene import Scene
-from robots.station import Side
+from robots.side import Side
 
 TRUTH = "observation.environment_state"
 STATE = "observation.state"

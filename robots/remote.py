@@ -24,7 +24,7 @@ from robots.guard import Verdict
 from robots.link import Link, LinkClosed
 from robots.plancheck import PlanCheck
 from robots.scene import Scene
-from robots.station import About, Progress, Wound
+from robots.side import About, Progress, Wound
 from robots.stop import Stage
 
 # Signs of life: five of them fit into the shortest silence the limits allow.

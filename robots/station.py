@@ -1,7 +1,6 @@
 """The arm's side: it owns the arm, the guard, the streamer and the record, and nothing reaches the arm but through it.
 
-`Station` is that side within one process; `robots.arm_process` serves one to a planner in another, and `robots.remote` is
-what the planner then holds. Both offer `Side`, so the loop does not know which of the two it drives.
+`Station` is that side within one process; `robots.arm_process` serves one to a planner in another.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import math
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 
@@ -22,9 +21,10 @@ from robots.cadence import Cadence
 from robots.exits import Exit
 from robots.guard import Guard, State, Verdict
 from robots.monitors import Memory, Signs, look
-from robots.permit import Approver, Bond, Permit, plan_hash
+from robots.permit import Bond, Permit, Permits, plan_hash
 from robots.plancheck import PlanCheck, check_plan
 from robots.scene import Scene
+from robots.side import About, Progress, Wound
 from robots.stop import SoftwareStop, Stage, wind_down
 from robots.stream import SETTLE_SHARE, Streamer, travel
 
@@ -36,107 +36,6 @@ IMAGES = "observation.images."
 HEALTH_EVERY_S = 1.0
 # A cadence need not be watched closer than this.
 LOOKS_PER_SECOND = 100.0
-
-
-@dataclass(frozen=True)
-class About:
-    """What others may know of an arm.
-
-    Attributes:
-        when_killed: what its hardware does when the process that drives it is killed.
-    """
-
-    name: str
-    identity: str
-    simulated: bool
-    lockstep: bool
-    joint_names: tuple[str, ...]
-    rate_hz: float
-    untested: str
-    calibration_hash: str
-    when_killed: str
-
-    @classmethod
-    def of(cls, arm: Arm) -> About:
-        """Of a connected arm."""
-        return cls(
-            arm.name, arm.identity, arm.simulated, arm.lockstep, tuple(arm.joint_names), float(arm.rate_hz), arm.untested,
-            arm.calibration_hash, arm.when_killed,
-        )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where the arm's side stands.
-
-    Attributes:
-        stage: of the software stop.
-        reason: why it is not running; empty while it is.
-        whole: whether the last step came to its end, and was not broken off by a brake.
-        arm_s: the arm's clock.
-    """
-
-    stage: Stage
-    reason: str
-    whole: bool
-    arm_s: float
-
-
-@dataclass(frozen=True)
-class Wound:
-    """What came of winding an arm down.
-
-    Attributes:
-        faults: what went wrong, one sentence each.
-        stream: how well the arm's rate was kept (`CadenceReport.to_dict`); empty in lockstep.
-    """
-
-    faults: tuple[str, ...] = ()
-    stream: Mapping[str, Any] = field(default_factory=dict)
-
-
-class Side(Protocol):
-    """The arm's side as the loop sees it, in this process or in another."""
-
-    @property
-    def about(self) -> About: ...
-    @property
-    def scene(self) -> Scene | None:
-        """What only a simulation can say; None for a real arm."""
-        ...
-
-    def observe(self) -> Reading: ...
-    def begin(self, header: Mapping[str, Any]) -> None:
-        """Open the record and hold the arm where it is."""
-        ...
-
-    def check(self, actions: np.ndarray, uncertainty: float | None) -> PlanCheck:
-        """Look at a whole plan (H, 7) from where the arm is; nothing is sent."""
-        ...
-
-    def permit(self, by: str, action: np.ndarray | None = None, lifetime_s: float | None = None) -> None:
-        """A person's permission: for one action (7,), or for whatever leads to the goal of this run."""
-        ...
-
-    def submit(self, step: int, asked: Mapping[str, Any]) -> Verdict:
-        """Have a request reviewed; what is let through begins at once."""
-        ...
-
-    def finish(self, interrupted: Callable[[], bool]) -> Progress:
-        """Wait until the step is over; when `interrupted` says so, brake."""
-        ...
-
-    def pause(self, why: str) -> None:
-        """Brake and wait; what is asked for meanwhile is vetoed."""
-        ...
-
-    def resume(self) -> None:
-        """Go on after a pause."""
-        ...
-
-    def end(self, code: Exit, reason: str, loop: Mapping[str, Any], say: Callable[[str], None]) -> Wound:
-        """Hold, park, release, close the record."""
-        ...
 
 
 @dataclass
@@ -171,7 +70,7 @@ class Station:
         self._memory = Memory()
         self._health: Health | None = None
         self._health_s = -HEALTH_EVERY_S
-        self._approver = Approver(secrets.token_bytes(32))
+        self._permits = Permits(secrets.token_bytes(32))
         self._permit: Permit | None = None
         self._goal = ""
         self._aim: np.ndarray | None = None
@@ -248,8 +147,9 @@ class Station:
         box = self._begun()
         now, joints = self.arm.now(), self.arm.measure().joints
         kind: Literal["plan", "task"] = "task" if action is None else "plan"
-        self._permit = self._approver.approve(kind, self._bond(action), joints, now, by, lifetime_s)
-        box.commit("permit", arm_s=now, permit=self._permit.to_dict())  # on disk before anything moves by it
+        permit = self._permits.approve(kind, self._bond(action), joints, now, by, lifetime_s)
+        box.commit("permit", arm_s=now, permit=permit.to_dict())  # on disk before anything moves by it
+        self._permit = permit
 
     def submit(self, step: int, asked: Mapping[str, Any]) -> Verdict:
         """Have a request reviewed; what is let through begins at once, what is not brings the arm to rest."""
@@ -408,7 +308,7 @@ class Station:
         if verdict.target is None or self.dry_run:
             return verdict
         # Asked last: a plan's permit is spent by asking.
-        answer = self._approver.redeem(
+        answer = self._permits.redeem(
             self._permit, self._bond(np.asarray(asked["action"])), measured["observation.joints"], self.arm.now()
         )
         return verdict if answer.granted else vetoed(answer.sentence)
