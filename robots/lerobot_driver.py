@@ -245,5 +245,8 @@ def calibration_hash(robot: Any) -> str:
 
 
 def _first(error: BaseException) -> str:
+    """The first line of what was wrong in the first place."""
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
     words = str(error).strip().splitlines()
     return words[0] if words else type(error).__name__

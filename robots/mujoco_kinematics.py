@@ -1,4 +1,4 @@
-"""Kinematics of any arm that MuJoCo can load: a model file, the names of its joints, and the site that is its tool.
+"""Kinematics of any arm that MuJoCo can load: a model file, the names of its joints, and the site or body that is its tool.
 
 mink solves a quadratic program with joint limits. An arm with six joints or more reaches position and orientation. One
 with fewer cannot have both: it reaches the position, and of the orientation as much as is left to it.
@@ -34,12 +34,12 @@ FULL_SLACK_RAD, SPARE_SLACK_RAD = 0.1, 0.4
 
 
 class MujocoKinematics:
-    """Forward and inverse kinematics between some joints of a MuJoCo model and one of its sites.
+    """Forward and inverse kinematics between some joints of a MuJoCo model and its tool.
 
     Args:
         model: a compiled model, or the path of an MJCF or URDF file.
         joints: the names of J hinge joints, in the order of every joint vector.
-        site: the name of the tool site; its z axis points out of the gripper.
+        site: the name of the tool site, or of a body (a URDF has no sites); its z axis points out of the gripper.
         home: (J,) rad, what a redundant posture leans to; default: the middle of the ranges.
         lower, upper: (J,) rad, limits narrower than the model's, as a calibration may demand.
 
@@ -60,7 +60,11 @@ class MujocoKinematics:
         self.model = model if isinstance(model, mujoco.MjModel) else _load(Path(model))
         self.joints, self.site = tuple(joints), site
         ids = [_named(self.model, mujoco.mjtObj.mjOBJ_JOINT, "joint", name) for name in self.joints]
-        self._site = _named(self.model, mujoco.mjtObj.mjOBJ_SITE, "site", site)
+        kind = "site" if mujoco.mj_name2id(self.model, mujoco.mjtObj.mjOBJ_SITE, site) >= 0 else "body"
+        self._tool = _named(
+            self.model, mujoco.mjtObj.mjOBJ_SITE if kind == "site" else mujoco.mjtObj.mjOBJ_BODY, kind, site
+        )
+        self._kind = kind
         if any(self.model.jnt_type[i] != mujoco.mjtJoint.mjJNT_HINGE for i in ids):
             raise ValueError(f"kinematics: {', '.join(self.joints)} must all be hinges; another kind is among them")
         self._qpos = self.model.jnt_qposadr[ids]
@@ -81,7 +85,7 @@ class MujocoKinematics:
         self._rest = self.model.qpos0.copy()
         self._rest[self._qpos] = (self.lower + self.upper) / 2 if home is None else np.asarray(home, dtype=np.float64)
         self._configuration = mink.Configuration(self.model)
-        self._frame = mink.FrameTask(site, "site", POSITION_COST, SPARE_COST if spare else FULL_COST, lm_damping=0.0)
+        self._frame = mink.FrameTask(site, kind, POSITION_COST, SPARE_COST if spare else FULL_COST, lm_damping=0.0)
         posture = np.zeros(self.model.nv)
         posture[dofs] = SPARE_POSTURE if spare else FULL_POSTURE
         self._posture = mink.PostureTask(self.model, cost=posture)
@@ -94,7 +98,8 @@ class MujocoKinematics:
         """Tool position (3,) m and rotation (3, 3) at joint angles (J,)."""
         self._configuration.update(self._full(joints))
         data = self._configuration.data
-        return data.site_xpos[self._site].copy(), data.site_xmat[self._site].reshape(3, 3).copy()
+        places, turns = (data.site_xpos, data.site_xmat) if self._kind == "site" else (data.xpos, data.xmat)
+        return places[self._tool].copy(), turns[self._tool].reshape(3, 3).copy()
 
     def solve(self, joints: np.ndarray, position: np.ndarray, rotation: np.ndarray) -> np.ndarray:
         """Joint angles (J,) inside the limits that bring the tool to a pose, searched from `joints` (J,)."""
@@ -142,8 +147,9 @@ def _named(model: mujoco.MjModel, kind: Any, word: str, name: str) -> int:
     found = mujoco.mj_name2id(model, kind, name)
     if found >= 0:
         return found
-    count = model.njnt if word == "joint" else model.nsite
+    count = {"joint": model.njnt, "site": model.nsite, "body": model.nbody}[word]
     known = [mujoco.mj_id2name(model, kind, i) or "" for i in range(count)]
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(filter(None, known)) or 'none'}"
-    raise ValueError(f"kinematics: the model has no {word} {name!r}; {hint}")
+    what = "site or body" if word == "body" else word
+    raise ValueError(f"kinematics: the model has no {what} {name!r}; {hint}")

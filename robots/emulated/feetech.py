@@ -17,6 +17,8 @@ import tty
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from robots.priority import go_first
+
 # Registers of the STS3215, as LeRobot's table names them.
 FIRMWARE, MODEL, IDENT, MIN_LIMIT, MAX_LIMIT, HOMING = 0, 3, 5, 9, 11, 31
 TORQUE, GOAL, GOAL_VELOCITY, TORQUE_LIMIT, LOCK = 40, 42, 46, 48, 55
@@ -244,6 +246,7 @@ class Port:
         self._thread.start()
 
     def _serve(self) -> None:
+        go_first(waits_busily=False)  # servos have processors of their own
         packets = Packets()
         while self._running:
             try:

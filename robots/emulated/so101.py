@@ -25,12 +25,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-TICK_S = 0.004
+from robots.priority import go_first
+
+# How often physics looks at the registers, and its step (`envs.so101.PHYSICS_STEP_S`).
+TICK_S, STEP_S = 0.004, 0.002
 # Where LeRobot looks for a calibration: DIRECTORY/ID.json.
 ARM_ID = "emulated"
 START_TIMEOUT_S = 60.0
+# How long physics may keep the servos from answering.
+SWITCH_S = 0.0005
 # Physics that fell so far behind gives up the time it lost.
-LOST_S = 0.25
+LOST_S = 0.1
 
 
 class Emulator:
@@ -79,21 +84,23 @@ class Emulator:
 
     def run(self, going: Callable[[], bool]) -> None:
         """Physics in real time, until told otherwise."""
-        steps = round(TICK_S / 0.002)
-        due = time.monotonic()
+        go_first(waits_busily=False)
+        sys.setswitchinterval(SWITCH_S)
+        done = time.monotonic()
         while going():
+            # Always some sleep, however far behind: the servos answer in it.
+            time.sleep(TICK_S)
+            behind = time.monotonic() - done
+            if behind > LOST_S:
+                done += behind - LOST_S
+            steps = int((time.monotonic() - done) / STEP_S)
+            done += steps * STEP_S
             with self.wire.lock:
                 self.body.listen()
                 self.body.step(steps)
                 self.body.report()
             if self.camera is not None:
                 self.camera.show(self.body.qpos())
-            due += TICK_S
-            left = due - time.monotonic()
-            if left > 0:
-                time.sleep(left)
-            elif left < -LOST_S:
-                due = time.monotonic()
 
     def close(self) -> None:
         """Switch everything off."""

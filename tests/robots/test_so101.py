@@ -469,3 +469,15 @@ def test_connect_by_name_starts_one_and_ends_it() -> None:
         assert process.poll() is None
     assert process.poll() is not None
     assert not os.path.exists(arm._port)  # type: ignore[attr-defined]
+
+
+@pytest.mark.slow
+def test_thirty_hertz_are_kept_for_half_a_minute() -> None:
+    from robots.emulated.loop import keep_time
+
+    with connect("so101_emulated") as arm:
+        arm.go(arm.home_joints)
+        report, worked = keep_time(arm, 30.0)
+    assert report.ticks == 899
+    assert report.within / report.ticks >= 0.98, report.sentence()  # other work of the machine may take a few
+    assert np.median(worked) < 5.0
