@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import importlib
 import re
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -30,6 +31,12 @@ RATE_HZ = 100.0
 # libfranka's own example of joint impedance control, Nm/rad. In franka-sim a wrist of (600, 600, 400) with an arm of 1000
 # swings itself into tau_J_range_violation.
 STIFFNESS = (600.0, 600.0, 600.0, 600.0, 250.0, 150.0, 50.0)
+# Nms/rad. For the light wrist less than the example's 30, 25, 15: it follows as well, and lost packets matter less.
+DAMPING = (50.0, 50.0, 50.0, 50.0, 20.0, 15.0, 8.0)
+# The spring may use this share of what a joint bears: a reference that runs ahead of a blocked arm pulls no harder.
+SPRING_SHARE = 0.6
+# A stream that says nothing for so long is taken to have stopped: the reference then stays where it is, at rest.
+SILENT_S = 0.05
 # Torque may change by 1 Nm a cycle at most, or the controller stops; franky counts that from what libfranka's low-pass filter
 # let through, which at its usual 100 Hz leaves 0.39: too slow for this stiffness, the arm swings up. So no filter (1000 Hz
 # turns it off); what the law is told is smooth by itself.
@@ -110,6 +117,8 @@ class FrankaArm(Arm):
         )
         self._address, self._realtime = address, realtime
         self._stiffness = np.asarray(stiffness, dtype=np.float64)
+        self._reach = SPRING_SHARE * np.array(self.franka.torque) / self._stiffness
+        self._lock, self._sent_s = threading.Lock(), 0.0
         self._collision = (float(collision_torque_nm), float(collision_force_n))
         self._hand_settings = (float(hand_speed_m_s), float(hand_force_n)) if hand else None
         self._least_success_rate, self._geometry_m = least_success_rate, geometry_m
@@ -190,7 +199,7 @@ class FrankaArm(Arm):
             self._motion = None
         if self._hand is not None:
             self._hand.rest()
-        self._last = JointTarget.still(robot.state.q, gripper)
+        self._last = JointTarget.still(self._state().q, gripper)
         return self._last
 
     def release(self) -> None:
@@ -267,7 +276,9 @@ class FrankaArm(Arm):
                 f"the first target of {self.name} has {self.joint_names[worst]} {off[worst]:.3f} rad from where it stands "
                 f"(limit {START_RAD:g}); begin from what hold() returns"
             )
-        motion = franky.JointImpedanceTrackingMotion(stiffness=self._stiffness, max_delta_tau=TORQUE_STEP_NM)
+        motion = franky.JointImpedanceTrackingMotion(
+            stiffness=self._stiffness, damping=np.array(DAMPING), max_delta_tau=TORQUE_STEP_NM
+        )
         motion.set_reference(franky.JointReference(q=here))
         try:
             robot.move(motion, asynchronous=True, cutoff_frequency=NO_FILTER_HZ)
@@ -275,10 +286,24 @@ class FrankaArm(Arm):
             self._fault = self._reason(error)
             raise ArmError(f"{self.name}: {self._fault}") from error
         self._motion = motion
+        threading.Thread(target=self._watch, args=(motion,), name="franka watch", daemon=True).start()
 
     def _refer(self, target: JointTarget) -> None:
-        self._motion.set_reference(self._franky.JointReference(q=target.joints, dq=target.velocity))
-        self._last = target
+        here = np.array(self._robot.state.q)
+        joints = here + np.clip(target.joints - here, -self._reach, self._reach)
+        with self._lock:
+            self._motion.set_reference(self._franky.JointReference(q=joints, dq=target.velocity))
+            self._last, self._sent_s = target, time.monotonic()
+
+    def _watch(self, motion: Any) -> None:
+        """While a session runs: a reference nobody renews must not go on saying that the arm moves."""
+        while self._motion is motion:
+            time.sleep(SILENT_S / 5)
+            with self._lock:
+                last = self._last
+                silent = self._motion is motion and time.monotonic() - self._sent_s > SILENT_S
+                if silent and last is not None and np.any(last.velocity):
+                    motion.set_reference(self._franky.JointReference(q=last.joints))
 
     def _brake(self, robot: Any) -> None:
         streamer, cadence = Streamer(self._bounds, RATE_HZ, self._last), Cadence(RATE_HZ)  # type: ignore[arg-type]
@@ -305,7 +330,8 @@ class FrankaArm(Arm):
         except self._errors() as error:
             self._fault = self._reason(error)
         self._motion = None
-        self._last = JointTarget.still(self._robot.state.q, self._closedness())
+        with contextlib.suppress(*self._errors()):  # the network may be what was lost
+            self._last = JointTarget.still(self._robot.state.q, self._closedness())
         raise ArmError(f"{self.name}: {self._fault}")
 
     def _resting(self, target: JointTarget) -> bool:
