@@ -184,8 +184,8 @@ def test_what_is_no_body_is_refused() -> None:
 def test_a_look_takes_well_under_half_a_millisecond(body: MujocoBody) -> None:
     took = []
     for _ in range(200):
-        began = time.perf_counter()
+        began = time.process_time()  # what it costs, not what else the machine does meanwhile
         body.near(HOME_JOINTS, 0.0)
         body.condition(HOME_JOINTS)
-        took.append(time.perf_counter() - began)
+        took.append(time.process_time() - began)
     assert np.median(took) < 0.0005

@@ -143,6 +143,14 @@ def test_a_step_that_would_take_too_long_is_vetoed() -> None:
         ({"observed_s": 11.0}, "in the future"),
         ({"observed_s": "yesterday"}, "observed_s is not a number"),
         ({"speed": 3}, "unknown key speed"),
+        ({"action": [20.0, 0, 0, 0, 0, 0, 0]}, "dx is +20 m, over 10 times its bound 0.05; is it in millimetres?"),
+        ({"action": [0, 0, 0, 0, 0, -14.3, 0]}, "dyaw is -14.3 rad, over 10 times its bound 0.25; is it in degrees?"),
+        ({"action": [0, 0, 0, 0, 0, 0, 50.0]}, "dgripper is +50, over 10 times its bound 0.5; is it in percent?"),
+        ({"action": ["0.01"] * 7}, "not a vector of numbers"),
+        ({"action": [True] * 7}, "not a vector of numbers"),
+        ({"observed_s": True}, "observed_s is not a number"),
+        ({"uncertainty": -0.5}, "never below 0"),
+        ({"plan": 7}, "plan is int"),
     ],
 )
 def test_nonsense_is_vetoed_in_a_sentence(changes: dict[str, Any], words: str) -> None:
@@ -203,6 +211,30 @@ def test_an_arm_far_outside_the_workspace_is_not_dragged_back() -> None:
     verdict = GUARD.review(state_at(folded), ask(), now=10.0)
     assert verdict.outcome == "vetoed"
     assert "outside the workspace" in verdict.sentence
+
+
+def test_a_state_in_other_units_or_of_another_arm_is_refused() -> None:
+    good = state_at()
+    degrees = dataclasses.replace(good, joints=np.rad2deg(good.joints))
+    assert "is it in degrees, or of another arm?" in GUARD.review(degrees, ask(), now=10.0).sentence
+    far = dataclasses.replace(good, pose=good.pose * [1000, 1000, 1000, 1, 1, 1, 1])
+    assert "is it in millimetres, or of another arm?" in GUARD.review(far, ask(), now=10.0).sentence
+
+
+def test_a_new_target_in_the_middle_of_a_movement_keeps_the_limits_all_the_way() -> None:
+    """Where the arm is fast near a limit, turning round in time is part of the way that is looked at."""
+    near = HOME.copy()
+    near[0] = 0.03
+    narrow = dataclasses.replace(LIMITS, joint_high=(0.15, *LIMITS.joint_high[1:]))
+    pose = state_at(near)
+    speed = np.zeros(7)
+    speed[0] = 1.0
+    moving = dataclasses.replace(pose, commanded=JointTarget(near, 0.0, speed))
+    still = Guard(narrow, KINEMATICS).review(pose, ask(), now=10.0)
+    assert still.outcome == "passed", still.sentence
+    found = Guard(narrow, KINEMATICS).review(moving, ask(), now=10.0)
+    assert found.outcome == "vetoed"
+    assert "on the way panda_joint1 would pass its limits by" in found.sentence
 
 
 def test_a_model_without_an_opinion_on_itself_is_let_through() -> None:

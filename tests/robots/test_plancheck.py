@@ -104,15 +104,16 @@ def test_a_table_that_is_too_high_is_not_run_into() -> None:
 
 
 def test_a_link_that_would_leave_its_box_is_vetoed() -> None:
-    """The elbow rises when the hand is drawn back, though the tool stays in its own box."""
-    back = np.zeros((3, 7))
-    back[:, 0] = -0.04
-    free = check(back)
+    """The hand and its fingers reach further to the side than the tool, which stays in its own box."""
+    aside = np.zeros((3, 7))
+    aside[:, 1] = 0.04
+    free = check(aside)
     assert free.ok
-    top = BODY.ends(np.concatenate([HOME[None], free.targets]), np.zeros(4))[..., 2].max(axis=(1, 2)) + BODY.radii.max()
-    narrow = dataclasses.replace(LIMITS, link_high=(0.95, 0.6, float(top[0]) + 0.005))
-    found = check(back, guard=Guard(narrow, KINEMATICS, BODY))
-    assert top[-1] > top[0] + 0.01
+    joints = np.concatenate([HOME[None], free.targets])
+    furthest = (BODY.ends(joints, np.zeros(4))[..., 1].max(axis=2) + BODY.radii).max(axis=1)
+    assert furthest[-1] > furthest[0] + 0.01
+    narrow = dataclasses.replace(LIMITS, link_high=(0.95, float(furthest[0] + furthest[-1]) / 2, 1.0))
+    found = check(aside, guard=Guard(narrow, KINEMATICS, BODY))
     assert not found.ok
     assert "m out of the box" in found.sentences[-1]
 
@@ -198,7 +199,7 @@ def test_the_ticks_of_a_plan_that_is_ok_keep_every_limit(plan: list[list[float]]
 def test_a_plan_check_takes_less_than_fifty_milliseconds() -> None:
     took = []
     for _ in range(9):
-        began = time.perf_counter()
+        began = time.process_time()  # what it costs, not what else the machine does meanwhile
         assert check().ok
-        took.append(time.perf_counter() - began)
+        took.append(time.process_time() - began)
     assert np.median(took) < 0.05
