@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +17,8 @@ import numpy as np
 from robots import catalogue, checkup, hashes, preflight, slowly
 from robots.arm import ARMS, Arm, connect, find
 from robots.blackbox import BlackBox
-from robots.body import Body, panda_body
-from robots.consent import Approver, Consent, Standing, Unneeded, enable
+from robots.body import Body
+from robots.consent import Approver, Consent, Enable, Standing, Unneeded, enable
 from robots.exits import Exit
 from robots.keys import Keys
 from robots.limits import Limits
@@ -94,9 +94,11 @@ def list_arms(say: Say) -> None:
     say(f"pedals, gamepads, keyboards (hold=PATH): {', '.join(shown) or 'none'}")
 
 
-def find_ports(keys: Keys, say: Say, stopped: Callable[[], bool], timeout_s: float = 120.0) -> Exit:
+def find_ports(
+    keys: Keys, say: Say, stopped: Callable[[], bool], devices: Path = Path("/dev"), timeout_s: float = 120.0
+) -> Exit:
     """Which port is the arm's: the one that goes when it is unplugged."""
-    before = _everything()
+    before = _everything(devices)
     say("there are: " + (", ".join(sorted(before)) or "no serial ports, cameras or input devices"))
     if not keys.reading:
         say("run this on a terminal to find out which is which: it asks to unplug the device and says what went")
@@ -106,7 +108,7 @@ def find_ports(keys: Keys, say: Say, stopped: Callable[[], bool], timeout_s: flo
         if keys.wait(wanted + "q", timeout_s, stopped) != "y":
             return Exit.STOPPED
         time.sleep(0.5)
-        now = _everything()
+        now = _everything(devices)
         gone, come = sorted(before - now), sorted(now - before)
         if not (gone or come):
             say("nothing changed: it has no port on this machine, or the wrong plug was pulled")
@@ -119,8 +121,8 @@ def find_ports(keys: Keys, say: Say, stopped: Callable[[], bool], timeout_s: flo
     return Exit.DONE
 
 
-def _everything() -> set[str]:
-    here = catalogue.ports()
+def _everything(devices: Path) -> set[str]:
+    here = catalogue.ports(devices)
     return {*here.serial, *here.cameras, *(f"{found.path} ({found.name})" for found in here.inputs)}
 
 
@@ -177,13 +179,14 @@ def _move(
 ) -> Exit:
     joints = np.asarray(arm.home_joints if action == "home" else arm.park_joints, dtype=np.float64)
     speed = arm.park_speed if cfg.speed is None else float(cfg.speed)
-    body = body_of(arm)
+    body = arm.body
     checks.check("limits fit", lambda: _same_joints(arm, limits))
     checks.check("health", lambda: checkup.state(arm))
     if not arm.simulated and not dry:
         checks.check("rated stop", lambda: preflight.rated_stop(bool(cfg.rated_stop_confirmed)))
+    hand = checks.check("hand", lambda: _hand(cfg, arm, keys)) if checks.passed else None
     journey = checks.check("way", lambda: _way(arm, limits, body, joints, speed)) if checks.passed else None
-    if journey is None:
+    if journey is None or hand is None:
         return _refused(checks, say)
     if body is None:
         say(f"    {'note':14s} no shape of this arm is known: the way was not looked at for collisions")
@@ -193,16 +196,24 @@ def _move(
     answer = _asked(f"move {arm.name} {action}", cfg, arm, keys, operator, say)
     if answer is not None:
         return answer
-    with _recorded(cfg, arm, limits, action) as box, _hands(cfg, arm, keys, operator) as standing:
+    folder = _folder(cfg) / f"{time.strftime('%Y-%m-%d_%H-%M-%S')}-{action}"
+    about = {"command": f"robots {action}", "arm": arm.name, **hashes.of(arm, limits)}
+    with (
+        contextlib.closing(Consent(hand, keys)) as consent,
+        BlackBox(folder / "blackbox.jsonl", queued=True, **about) as box,
+    ):
+        if keys.reading:
+            say(consent.about)
         box.commit("approval", action=action, joints=joints, speed=speed, margins=journey.margins)
-        code, reason = slowly.go(arm, limits, journey, box, standing, say)
-        if not (faults := arm.health().faults):
-            said = ""
-        else:
-            code, said = Exit.FAULT, f"; {'; '.join(faults)}"
-        box.commit("ending", code=int(code), outcome=code.name.lower(), reason=reason + said)
-        say(f"\n{action}: {code.name.lower()}, {reason}{said}; the arm is held where it is")
-        say(f"record: {box.path}")
+        code, reason = slowly.go(arm, limits, journey, box, lambda: _standing(operator, consent), say)
+        say(f"\n{action}: {code.name.lower()}, {reason}; the arm is held where it is")
+        try:
+            box.close(code=int(code), outcome=code.name.lower(), reason=reason)
+        except OSError as error:
+            box.abandon()
+            say(f"fault: the end of the record could not be written: {error}")
+            return Exit.FAULT
+    say(f"record: {folder}; premotor review run={folder}")
     return code
 
 
@@ -233,14 +244,6 @@ def _release(cfg: DictConfig, arm: Arm, keys: Keys, operator: Operator, say: Say
 
 
 # -- parts of it -------------------------------------------------------------------------------------------------------
-
-
-def body_of(arm: Arm) -> Body | None:
-    """The arm's shape, where one is known."""
-    from envs.tabletop import JOINT_NAMES
-
-    own = getattr(arm, "body", None)
-    return own if own is not None else panda_body() if tuple(arm.joint_names) == JOINT_NAMES else None
 
 
 def _limits(cfg: DictConfig) -> tuple[Limits, str]:
@@ -287,30 +290,21 @@ def _asked(what: str, cfg: DictConfig, arm: Arm, keys: Keys, operator: Operator,
     return Exit.STOPPED
 
 
-@contextlib.contextmanager
-def _hands(cfg: DictConfig, arm: Arm, keys: Keys, operator: Operator) -> Iterator[Callable[[], Standing]]:
-    """What a person's hands say: keys, the button to hold where one was named, Ctrl-C."""
-    source = Unneeded()
-    if cfg.hold is not None:
-        source = enable(str(cfg.hold), simulated=arm.simulated, keys=keys, button=cfg.button and str(cfg.button))
-    consent = Consent(source, keys)
-
-    def standing() -> Standing:
-        if operator.stop_requested:
-            return Standing(False, True, "stopped by the operator")
-        return consent.poll()
-
-    try:
-        yield standing
-    finally:
-        consent.close()
+def _hand(cfg: DictConfig, arm: Arm, keys: Keys) -> tuple[Enable, str]:
+    """The button to hold, where one was named: a slow movement that was looked at whole does not need one."""
+    if cfg.hold is None:
+        slow = "no button needs to be held for a slow movement that was looked at whole; hold= names one"
+        source: Enable = Unneeded() if arm.simulated else Unneeded(slow)
+        return source, source.about
+    source = enable(
+        str(cfg.hold), simulated=arm.simulated, keys=keys, button=None if cfg.button is None else str(cfg.button)
+    )
+    return source, source.about
 
 
-@contextlib.contextmanager
-def _recorded(cfg: DictConfig, arm: Arm, limits: Limits, action: str) -> Iterator[BlackBox]:
-    path = _folder(cfg) / f"{time.strftime('%Y-%m-%d_%H-%M-%S')}-{action}" / "blackbox.jsonl"
-    with BlackBox(path, queued=True, command=f"robots {action}", arm=arm.name, **hashes.of(arm, limits)) as box:
-        yield box
+def _standing(operator: Operator, consent: Consent) -> Standing:
+    """What a person's hands say: Ctrl-C, keys, the button."""
+    return Standing(False, True, "stopped by the operator") if operator.stop_requested else consent.poll()
 
 
 def _folder(cfg: DictConfig) -> Path:

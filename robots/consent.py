@@ -180,11 +180,13 @@ class TimedPress:
 
 
 class Unneeded:
-    """Nothing real moves, so nobody needs to hold anything."""
+    """Nobody needs to hold anything: nothing real moves, or somebody decided so and says why."""
 
     truly_held = False
     lost = ""
-    about = "nothing real moves: no button needs to be held"
+
+    def __init__(self, about: str = "nothing real moves: no button needs to be held") -> None:
+        self.about = about
 
     def allows(self, now: float) -> bool:
         """Always."""

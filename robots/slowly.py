@@ -112,6 +112,8 @@ def go(
         code, reason = Exit.FAULT, f"{type(error).__name__}: {error}"
     try:
         arm.hold()
+        if faults := arm.health().faults:
+            code, reason = Exit.FAULT, f"{reason}; {'; '.join(faults)}"
     except Exception as error:
         code, reason = Exit.FAULT, f"{reason}; then the arm could not be held: {error}"
     return code, reason
@@ -130,43 +132,89 @@ def _stream(
     if apart.max() > limits.tracking_error_rad:
         worst = int(apart.argmax())
         return Exit.REFUSED, f"{limits.joint_names[worst]} has moved by {apart[worst]:.3f} rad since it was looked at"
-    streamer = Streamer(journey.bounds, arm.rate_hz, held)
-    streamer.aim(journey.target)
-    cadence, every = Cadence(arm.rate_hz), max(1, round(arm.rate_hz / LOOKS_HZ))
-    braking, ticks, ended = False, 0, ""
-    code = Exit.STOPPED
-    while True:
+    stream = _Stream(arm, journey.bounds, limits.bounds, held)
+    try:
+        code, reason = _follow(stream, limits, journey, box, standing, say)
+    except Exception:
+        # Whatever failed, a record perhaps, the arm does not stop dead as long as it takes targets.
+        stream.brake()
+        while stream.moving:
+            stream.send()
+        raise
+    return code, reason if arm.lockstep else f"{reason}; {stream.cadence.report.sentence()}"
+
+
+class _Stream:
+    """Ticks to an arm: slowly towards a target, to rest as soon as the limits allow."""
+
+    def __init__(self, arm: Arm, slow: MotionBounds, most: MotionBounds, held: JointTarget) -> None:
+        self.arm, self._slow, self._most = arm, slow, most
+        self.cadence = Cadence(arm.rate_hz)
+        self._streamer = Streamer(slow, arm.rate_hz, held)
+
+    @property
+    def moving(self) -> bool:
+        return self._streamer.moving
+
+    @property
+    def target(self) -> JointTarget:
+        return self._streamer.target
+
+    def aim(self, target: JointTarget) -> None:
+        """Begin from rest."""
+        self._streamer = Streamer(self._slow, self.arm.rate_hz, self.target)
+        self._streamer.aim(target)
+
+    def brake(self) -> None:
+        """A hand that was taken away means at once, not gently."""
+        self._streamer = Streamer(self._most, self.arm.rate_hz, self.target)
+        self._streamer.brake()
+
+    def send(self) -> None:
+        """The next tick, when it is due."""
+        if not self.arm.lockstep:
+            self.cadence.wait()
+        self.arm.command(self._streamer.tick())
+
+
+def _follow(
+    stream: _Stream,
+    limits: Limits,
+    journey: Journey,
+    box: BlackBox,
+    standing: Callable[[], Standing],
+    say: Callable[[str], None],
+) -> tuple[Exit, str]:
+    """Tick by tick until the arm is there, or at rest after a stop."""
+    stream.aim(journey.target)
+    every, ticks = max(1, round(stream.arm.rate_hz / LOOKS_HZ)), 0
+    braking, code, ended = False, Exit.STOPPED, ""
+    while stream.moving or (braking and not ended):
         hands = standing()
         if hands.stop and not ended:
             ended = hands.why or "stopped by the operator"
-        if ended or not hands.move:
-            if not braking:
-                streamer.brake()
-                braking = True
-                say(f"braking: {ended or hands.why}")
-                box.write("brake", why=ended or hands.why)
-        elif braking:
-            streamer.aim(journey.target)
+        may = hands.move and not ended
+        if not may and not braking:
+            braking = True
+            stream.brake()
+            say(f"braking: {ended or hands.why}")
+            box.write("brake", why=ended or hands.why)
+        elif may and braking and not stream.moving:
             braking = False
+            stream.aim(journey.target)
             say("going on")
-        if not streamer.moving and (ended or not braking):
-            break
-        if not arm.lockstep:
-            cadence.wait()
-        arm.command(streamer.tick())
+            box.write("go on")
+        stream.send()
         ticks += 1
-        if ticks % every == 0:
-            fault = _watch(arm, limits, streamer.target, box)
-            if fault and not ended:
-                ended, code = fault, Exit.FAULT
-    if arm.lockstep:
-        return (code, ended) if ended else (Exit.DONE, "arrived")
-    return (code, ended) if ended else (Exit.DONE, f"arrived; {cadence.report.sentence()}")
+        if ticks % every == 0 and (fault := _watch(stream, limits, box)) and not ended:
+            ended, code = fault, Exit.FAULT
+    _watch(stream, limits, box)
+    return (code, ended) if ended else (Exit.DONE, "arrived")
 
 
-def _watch(arm: Arm, limits: Limits, sent: JointTarget, box: BlackBox) -> str:
+def _watch(stream: _Stream, limits: Limits, box: BlackBox) -> str:
     """Measure and record; a sentence when the arm is not where it was sent."""
-    seen = arm.measure()
+    seen, sent = stream.arm.measure(), stream.target
     box.write("moved", arm_s=seen.monotonic_s, sent=sent.joints, velocity=sent.velocity, measured=seen.joints)
     error = np.abs(seen.joints - sent.joints)
     worst = int(error.argmax())
