@@ -22,7 +22,8 @@ from planners.rollout import ARRIVED, Arrays, PlanRecord, Rollout, StepRecord
 AMBER, TEAL, VIOLET, GREY, RED = (255, 176, 46), (38, 198, 176), (180, 124, 255), (140, 146, 158), (240, 84, 84)
 _FAINT_AMBER = (*AMBER, 70)
 _AXES = ((239, 98, 98), (112, 201, 96), (88, 146, 255))
-_BASE = "panda_link0"
+_BASE, _PANDA_JOINTS = "panda_link0", 7
+JOINTS = "observation.joints"
 _HALF = (0.022, 0.022, 0.022)
 _TRUTH = "observation.environment_state"
 _LANDSCAPE = "search/landscape"
@@ -39,7 +40,8 @@ def write_rrd(
     Args:
         rollouts: what to show.
         path: the file; it appears whole or not at all.
-        urdf: the arm whose joints `observation.joints` are; the Panda if not given.
+        urdf: the arm whose joints `observation.joints` are. If not given, the Panda where there are as many joints as it
+            has, and for another arm only the way of its tool.
         landscape: (h, w, 3) uint8, the picture of the energy landscape around the first step's plan, if one was made.
     """
     many = [rollouts] if isinstance(rollouts, Rollout) else list(rollouts)
@@ -53,7 +55,9 @@ def write_rrd(
     try:
         recording.send_recording_name(_title(many[0]) if len(many) == 1 else f"{_title(many[0])}, {len(many)} episodes")
         _log_styles(recording, many)
-        arm = _Arm(recording, Path(urdf) if urdf else None)
+        first = next(step.observation.get(JOINTS) for rollout in many for step in rollout.steps)
+        known = urdf is not None or first is None or len(first) == _PANDA_JOINTS
+        arm = _Arm(recording, Path(urdf) if urdf else _panda()) if known else None
         step = 0
         for number, rollout in enumerate(many):
             step = _log_rollout(recording, arm, rollout, step, f"episode {number + 1} of {len(many)}")
@@ -140,9 +144,8 @@ def blueprint(rollouts: Sequence[Rollout], *, landscape: bool = False) -> rrb.Bl
 class _Arm:
     """The arm's shapes, logged once, and its joints, logged at every step."""
 
-    def __init__(self, recording: rr.RecordingStream, urdf: Path | None) -> None:
+    def __init__(self, recording: rr.RecordingStream, source: Path) -> None:
         self._recording = recording
-        source = urdf or Path(pybullet_data.getDataPath()) / "franka_panda" / "panda.urdf"
         with tempfile.TemporaryDirectory() as folder:
             local = Path(folder) / source.name
             local.write_text(_with_absolute_meshes(source))
@@ -153,7 +156,7 @@ class _Arm:
 
     def log(self, observation: Arrays) -> None:
         """Pose the arm as observed."""
-        joints = observation.get("observation.joints")
+        joints = observation.get(JOINTS)
         if joints is None:
             return
         for joint, angle in zip(self._turning, joints, strict=False):
@@ -161,6 +164,10 @@ class _Arm:
         for joint in self._sliding:
             opening = joint.limit_upper * (1.0 - float(observation[STATE][6])) if STATE in observation else 0.0
             self._recording.log(f"arm/joints/{joint.name}", joint.compute_transform(opening, clamp=True))
+
+
+def _panda() -> Path:
+    return Path(pybullet_data.getDataPath()) / "franka_panda" / "panda.urdf"
 
 
 def _with_absolute_meshes(urdf: Path) -> str:
@@ -226,7 +233,7 @@ def _log_styles(recording: rr.RecordingStream, rollouts: Sequence[Rollout]) -> N
         series("cost/total", "total", (235, 235, 240), 3.0)
 
 
-def _log_rollout(recording: rr.RecordingStream, arm: _Arm, rollout: Rollout, first: int, number: str) -> int:
+def _log_rollout(recording: rr.RecordingStream, arm: _Arm | None, rollout: Rollout, first: int, number: str) -> int:
     """Log from step `first` on; returns where the next rollout may begin."""
     recording.set_time("step", sequence=first)
     recording.set_time("time", duration=0.2 * first)
@@ -284,7 +291,7 @@ def _log_goal(recording: rr.RecordingStream, rollout: Rollout) -> None:
 
 def _log_seen(
     recording: rr.RecordingStream,
-    arm: _Arm,
+    arm: _Arm | None,
     observation: Arrays,
     picture: np.ndarray | None,
     executed: list[np.ndarray],
@@ -297,7 +304,8 @@ def _log_seen(
     if IMAGES + "wrist" in observation:
         recording.log("pictures/wrist", _image(observation[IMAGES + "wrist"]))
     recording.log("pictures/imagined_now", rr.Clear(recursive=False) if expected is None else _image(expected))
-    arm.log(observation)
+    if arm is not None:
+        arm.log(observation)
     state = observation.get(STATE)
     if state is not None:
         executed.append(state[:3])
