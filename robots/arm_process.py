@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import gc
-import os
 import signal
 import socket
 import sys
@@ -29,6 +28,7 @@ from robots.guard import Guard, Verdict
 from robots.limits import Limits
 from robots.link import Link, LinkClosed
 from robots.operator import shout
+from robots.priority import go_first
 from robots.side import Progress
 from robots.station import Station
 from robots.stop import Stage
@@ -257,8 +257,7 @@ def main(number: int) -> int:
     for name in ("SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), server.told_to_end)
-    with contextlib.suppress(OSError):
-        os.nice(-10)  # where that is allowed: an arm's tick comes before a planner's search
+    go_first(waits_busily=True)  # an arm's tick comes before a planner's search; its driver may wait busily
     return server.serve()
 
 

@@ -34,6 +34,8 @@ LINE_S = 0.1
 IMAGES = "observation.images."
 # How often a device is asked for its own word.
 HEALTH_EVERY_S = 1.0
+# Servos trail and sag; a park pose is reached when they are this near, or have been given this long.
+SETTLED_RAD, SETTLE_S = 0.03, 2.0
 # A cadence need not be watched closer than this.
 LOOKS_PER_SECOND = 100.0
 
@@ -273,7 +275,13 @@ class Station:
                 raise ArmError(
                     f"{name} is {off.max():.3f} rad from where it was sent on the way to the park pose (limit {worst:g})"
                 )
-        arm.hold()
+        held = arm.hold()
+        if arm.lockstep:
+            return
+        for _ in range(round(SETTLE_S * arm.rate_hz)):
+            if np.abs(arm.measure().joints - held.joints).max() <= SETTLED_RAD:
+                return
+            cadence.wait()
 
     def _note(self, kind: str, **values: Any) -> None:
         """A line that must not keep the arm from being stopped."""
