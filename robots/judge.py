@@ -15,8 +15,8 @@ from robots.limits import Limits
 
 # A limit may be missed by a millionth, and a third difference of doubles by what their last digits grow to.
 SHARE, DIGITS = 1e-6, 2e-15
-# The guard lets the tool bulge out of its box by 8 mm where it brakes (5 on the way); and what it looks at lies apart.
-BULGE_M, BETWEEN_M = 0.008, 0.002
+# The guard lets the tool bulge out of its box by 10 mm where it brakes (5 on the way); and what it looks at lies apart.
+BULGE_M, BETWEEN_M = 0.010, 0.003
 TABLE_M = 0.002
 
 

@@ -28,7 +28,7 @@ SAMPLE_M = 0.02
 LEAST_SAMPLES, MOST_SAMPLES = 8, 64
 CONDITIONS = 4
 # A brake begun at so many moments of the way may bring the tool this far out of its workspace, no further.
-BRAKES, BRAKE_M = 4, 0.008
+BRAKES, BRAKE_M = 4, 0.01
 # Who is too near already may go on as long as it does not get worse by more than this.
 WORSE_M = 5e-4
 
@@ -42,7 +42,8 @@ class Way:
         gripper: (N,) closedness.
         low, high: (J,) the furthest each joint goes, between samples too.
         duration_s: how long it takes.
-        stops: (B, J) where brakes begun along it come to rest, and `stop_gripper` (B,) closedness there.
+        stops: (B, J) half-way through brakes begun along it and where they come to rest; `stop_gripper` (B,) closedness
+            there.
     """
 
     joints: np.ndarray
@@ -79,24 +80,25 @@ class Way:
         count = int(np.clip(math.ceil(2 * float((high - low) @ reach) / SAMPLE_M), LEAST_SAMPLES, MOST_SAMPLES))
         duration = float(trajectory.duration)
         samples = np.array([trajectory.at_time(duration * share)[0] for share in np.arange(count + 1) / count])
-        stops = np.array([_stop(bounds, trajectory, duration * (k + 1) / (BRAKES + 1)) for k in range(BRAKES)])
+        moments = duration * np.arange(1, BRAKES + 1) / (BRAKES + 1)
+        stops = np.array([row for moment in moments for row in _brake(bounds, trajectory, moment)])
         low, high = np.minimum(low, stops[:, :-1].min(axis=0)), np.maximum(high, stops[:, :-1].max(axis=0))
         return cls(samples[:, :-1], samples[:, -1], low, high, duration, stops[:, :-1], stops[:, -1])
 
 
-def _stop(bounds: MotionBounds, trajectory: Trajectory, moment_s: float) -> np.ndarray:
-    """Where (J + 1,) a brake begun at a moment comes to rest."""
+def _brake(bounds: MotionBounds, trajectory: Trajectory, moment_s: float) -> list[np.ndarray]:
+    """Where (J + 1,) a brake begun at a moment is half-way, and where it comes to rest."""
     position, velocity, acceleration = (np.array(values) for values in trajectory.at_time(moment_s))
     moving = JointTarget(position[:-1], position[-1], velocity[:-1], velocity[-1], acceleration[:-1], acceleration[-1])
     streamer, brake = Streamer(bounds, 1000.0, moving), Trajectory(len(position))
     if not streamer.moving:
-        return position
+        return [position]
     try:
         streamer._otg.calculate(streamer._input, brake)
     except RuckigError:  # the joints cannot stop together: each for itself, as the streamer does then
         streamer._input.synchronization = Synchronization.No
         streamer._otg.calculate(streamer._input, brake)
-    return np.array(brake.at_time(brake.duration)[0])
+    return [np.array(brake.at_time(share * brake.duration)[0]) for share in (0.5, 1.0)]
 
 
 @dataclass
