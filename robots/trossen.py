@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import math
 import time
@@ -16,6 +17,7 @@ import mujoco
 import numpy as np
 
 from robots.arm import Arm, ArmError, Health, JointTarget, Measured, Reading, check_target
+from robots.body import Body, MujocoBody, Plane
 from robots.cadence import Cadence
 from robots.cameras import Cameras
 from robots.kinematics import Kinematics
@@ -101,6 +103,12 @@ class TrossenArm(Arm):
         self._follows = self._released = False
         self._last: JointTarget | None = None
         self._fault = ""
+
+    @functools.cached_property
+    def body(self) -> Body:
+        """Capsules around the links, on a table at the height of the base."""
+        table = Plane("table", 0.0)
+        return MujocoBody(model(), JOINT_NAMES, tool=TOOL, rest=SLEEP, obstacles=[table])
 
     @property
     def home_joints(self) -> np.ndarray:
