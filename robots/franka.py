@@ -26,6 +26,7 @@ from robots.cameras import Cameras
 from robots.franka_hand import Hand
 from robots.franka_model import HOME, JOINTS, KINDS, TOOL, flange, kinematics, model
 from robots.pose import tool_state
+from robots.settings import require
 from robots.stream import MotionBounds, Streamer
 
 INSTALL = "pip install franky-control==2.0.0 (x86-64 Linux with glibc 2.34 or newer)"
@@ -95,6 +96,7 @@ class FrankaArm(Arm):
         park_joints: Sequence[float] | None = None,
         cameras: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
+        require("franka", address=(address, "172.16.0.2"))
         if kind not in KINDS:
             raise ValueError(f"kind is {kind!r}; known are {', '.join(KINDS)}")
         if realtime not in ("enforce", "ignore"):

@@ -22,6 +22,7 @@ from robots.cadence import Cadence
 from robots.cameras import Cameras
 from robots.kinematics import Kinematics
 from robots.pose import tool_state
+from robots.settings import require
 from robots.stream import MotionBounds, Streamer
 
 INSTALL = "pip install trossen-arm==1.11.0 (x86-64 Linux; its version must be the controller's firmware version)"
@@ -90,6 +91,7 @@ class TrossenArm(Arm):
         park_joints: Sequence[float] | None = None,
         cameras: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
+        require("trossen", address=(address, "192.168.1.2"))
         self.identity = f"{self.name} at {address}"
         self.kinematics: Kinematics = kinematics()
         self.park_joints = SLEEP if park_joints is None else np.asarray(park_joints, dtype=np.float64)
