@@ -8,6 +8,7 @@ Between movements no control session runs: the controller holds the arm by itsel
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import importlib
 import re
@@ -19,11 +20,13 @@ from typing import Any
 import numpy as np
 
 from robots.arm import Arm, ArmError, Health, JointTarget, Measured, Reading, check_target
+from robots.body import Body, MujocoBody, Plane
 from robots.cadence import Cadence
 from robots.cameras import Cameras
 from robots.franka_hand import Hand
-from robots.franka_model import HOME, JOINTS, KINDS, flange, kinematics
+from robots.franka_model import HOME, JOINTS, KINDS, TOOL, flange, kinematics, model
 from robots.pose import tool_state
+from robots.settings import require
 from robots.stream import MotionBounds, Streamer
 
 INSTALL = "pip install franky-control==2.0.0 (x86-64 Linux with glibc 2.34 or newer)"
@@ -93,6 +96,7 @@ class FrankaArm(Arm):
         park_joints: Sequence[float] | None = None,
         cameras: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
+        require("franka", address=(address, "172.16.0.2"))
         if kind not in KINDS:
             raise ValueError(f"kind is {kind!r}; known are {', '.join(KINDS)}")
         if realtime not in ("enforce", "ignore"):
@@ -133,6 +137,12 @@ class FrankaArm(Arm):
         self._last: JointTarget | None = None
         self._released = False
         self._fault = ""
+
+    @functools.cached_property
+    def body(self) -> Body:
+        """Franka's own self-collision capsules, on a table at the height of the base."""
+        table = Plane("table", 0.0)
+        return MujocoBody(model(self.franka), self.joint_names, tool=TOOL, rest=HOME, obstacles=[table])
 
     # -- the arm -----------------------------------------------------------------------------------------------------
 

@@ -34,11 +34,11 @@ DENAVIT_HARTENBERG = (
 FLANGE_M, HAND_TURN, TIP_M = 0.107, -math.pi / 4, 0.1034
 
 # The arm's own self-collision volumes as franka_description states them, without a safety distance. Link -> (centre m,
-# axis, radius m, length m between the centres of the end balls). The last capsule of the hand is ours: it ends where the
-# finger tips end, 9 mm beyond the tool point, and not 17.
+# axis, radius m, length m between the centres of the end balls). Two are ours: the last capsule of the hand ends where the
+# finger tips end, 9 mm beyond the tool point, and not 17; and that of link 1, which only turns, ends above the table.
 CAPSULES: dict[str, tuple[tuple[tuple[float, float, float], str, float, float], ...]] = {
     "link0": (((-0.075, 0.0, 0.06), "x", 0.06, 0.03),),
-    "link1": (((0.0, 0.0, -0.1915), "z", 0.06, 0.283),),
+    "link1": (((0.0, 0.0, -0.155), "z", 0.06, 0.21),),
     "link2": (((0.0, 0.0, 0.0), "z", 0.06, 0.12),),
     "link3": (((0.0, 0.0, -0.145), "z", 0.06, 0.15),),
     "link4": (((0.0, 0.0, 0.0), "z", 0.06, 0.12),),

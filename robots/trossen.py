@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import math
 import time
@@ -16,10 +17,12 @@ import mujoco
 import numpy as np
 
 from robots.arm import Arm, ArmError, Health, JointTarget, Measured, Reading, check_target
+from robots.body import Body, MujocoBody, Plane
 from robots.cadence import Cadence
 from robots.cameras import Cameras
 from robots.kinematics import Kinematics
 from robots.pose import tool_state
+from robots.settings import require
 from robots.stream import MotionBounds, Streamer
 
 INSTALL = "pip install trossen-arm==1.11.0 (x86-64 Linux; its version must be the controller's firmware version)"
@@ -88,6 +91,7 @@ class TrossenArm(Arm):
         park_joints: Sequence[float] | None = None,
         cameras: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
+        require("trossen", address=(address, "192.168.1.2"))
         self.identity = f"{self.name} at {address}"
         self.kinematics: Kinematics = kinematics()
         self.park_joints = SLEEP if park_joints is None else np.asarray(park_joints, dtype=np.float64)
@@ -101,6 +105,12 @@ class TrossenArm(Arm):
         self._follows = self._released = False
         self._last: JointTarget | None = None
         self._fault = ""
+
+    @functools.cached_property
+    def body(self) -> Body:
+        """Capsules around the links, on a table at the height of the base."""
+        table = Plane("table", 0.0)
+        return MujocoBody(model(), JOINT_NAMES, tool=TOOL, rest=SLEEP, obstacles=[table])
 
     @property
     def home_joints(self) -> np.ndarray:

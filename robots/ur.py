@@ -18,6 +18,7 @@ from robots.arm import Arm, ArmError, Health, JointTarget, Measured, Reading, ch
 from robots.cameras import Cameras
 from robots.mujoco_kinematics import MujocoKinematics
 from robots.pose import tool_state
+from robots.settings import require
 
 INSTALL = "pip install ur-rtde==1.6.5"
 JOINT_NAMES: tuple[str, ...] = (
@@ -63,6 +64,10 @@ class UrArm(Arm):
         payload_kg: float,
         cameras: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
+        require(
+            "ur", address=(address, "192.168.0.10"), model=(model, "arm.xml"), site=(site, "tool"),
+            park_joints=(park_joints, "[0,-1.57,1.57,-1.57,-1.57,0]"), payload_kg=(payload_kg, "1.0"),
+        )  # fmt: skip
         self.identity = f"{self.name} at {address}"
         self.kinematics = MujocoKinematics(model, JOINT_NAMES, site)
         self.park_joints = np.asarray(park_joints, dtype=np.float64)

@@ -18,6 +18,7 @@ from robots.arm import Arm, ArmError, Health, JointTarget, Measured, Reading, ch
 from robots.cameras import Cameras
 from robots.mujoco_kinematics import MujocoKinematics
 from robots.pose import tool_state
+from robots.settings import require
 
 INSTALL = "pip install xarm-python-sdk==1.18.4"
 RATE_HZ = 100.0
@@ -61,6 +62,10 @@ class XArm(Arm):
         gripper: bool = True,
         cameras: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
+        require(
+            "xarm", address=(address, "192.168.1.203"), model=(model, "arm.xml"), site=(site, "tool"),
+            park_joints=(park_joints, "[0,-0.5,0,0.5,0,1,0]"),
+        )  # fmt: skip
         if joints not in (5, 6, 7):
             raise ValueError(f"joints is {joints}; an xArm has 5, 6 or 7")
         self.identity = f"{self.name} at {address}"

@@ -73,6 +73,7 @@ def insist(arm: FrankaArm, target: JointTarget) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.timeout(120 + 10 * PLANS)
 def test_random_plans_trigger_no_reflex(arm: FrankaArm, capsys: pytest.CaptureFixture[str]) -> None:
     followed = []
     for seed in range(PLANS):

@@ -13,9 +13,13 @@ from envs.kinematics import ArmKinematics
 from envs.panda import tool_rpy
 from envs.tabletop import HOME_JOINTS
 from robots.arm import JointTarget
+from robots.body import clearance, links_outside
+from robots.franka import FrankaArm
 from robots.franka_model import FR3, HOME, KINDS, PANDA, TIP_M, Franka, flange, kinematics, model
+from robots.guard import Guard, State, request
 from robots.limits import DEFAULT_FILE, Limits
-from robots.pose import rpy_of
+from robots.pose import rpy_of, tool_state
+from robots.trossen import TrossenArm
 
 
 def postures(franka: Franka, count: int) -> np.ndarray:
@@ -120,3 +124,24 @@ def test_the_limits_file_of_the_fr3_stays_inside_what_its_controller_allows_ever
     low, high = np.array(limits.joint_low), np.array(limits.joint_high)
     assert (low + limits.joint_margin_rad < HOME).all()
     assert (high - limits.joint_margin_rad > HOME).all()
+
+
+@pytest.mark.parametrize("name", ["fr3", "wxai"])
+def test_limits_and_body_of_an_arm_fit_and_home_is_free(name: str) -> None:
+    limits = Limits.load(DEFAULT_FILE.parent / f"{name}.yaml")
+    arm = FrankaArm("10.0.0.1") if name == "fr3" else TrossenArm("10.0.0.1")
+    guard = Guard(limits, arm.kinematics, arm.body)
+    assert "capsules" in guard.watches()
+    assert clearance(arm.body, arm.home_joints, 0.0).distance_m > max(limits.self_clearance_m, 0.005)
+    assert arm.body.condition(arm.home_joints) < limits.condition_slow
+    position, rotation = arm.kinematics.forward(arm.home_joints)
+    assert (np.array(limits.workspace_low) <= position).all()
+    assert (position <= np.array(limits.workspace_high)).all()
+    out, link = links_outside(arm.body, arm.home_joints, 0.0, limits.link_low, limits.link_high)
+    assert out < 0, link
+    np.testing.assert_allclose(rotation[:, 2], [0, 0, -1], atol=0.02)
+    request_ = request(np.array([0.01, 0.0, -0.01, 0.0, 0.0, 0.0, 0.1]), 0.0, None, "plan")
+    pose = tool_state(arm.kinematics, arm.home_joints, 0.0).astype(float)
+    state = State(pose, arm.home_joints, JointTarget.still(arm.home_joints, 0.0))
+    verdict = guard.review(state, request_, 0.1)
+    assert verdict.outcome == "passed", verdict.sentence

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 
-from robots.arm import ArmError, JointTarget
+from robots.arm import ArmError, JointTarget, connect
+from robots.limits import DEFAULT_FILE
 from robots.ur import JOINT_NAMES, UrArm
 from robots.xarm import XArm
 from tests.robots.doubles import install_ur, install_xarm
@@ -144,3 +146,12 @@ def test_settings_that_cannot_be_are_refused(tmp_path: Path) -> None:
         UrArm("a", path, "tool", [0.0] * 5, payload_kg=0.0)
     with pytest.raises(ValueError, match="joints is 4"):
         XArm("a", path, "tool", [0.0] * 4, joints=4)
+
+
+@pytest.mark.parametrize("name", ["franka", "trossen", "ur", "xarm"])
+def test_what_its_config_leaves_open_is_asked_for(name: str) -> None:
+    settings = OmegaConf.to_container(OmegaConf.load(DEFAULT_FILE.parent.parent / "robot" / f"{name}.yaml"))
+    assert isinstance(settings, dict)
+    assert settings.pop("name") == name
+    with pytest.raises(ValueError, match=rf"{name} needs to be told more, such as robot\.address="):
+        connect(name, **{str(key): value for key, value in settings.items()})
