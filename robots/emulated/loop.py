@@ -46,9 +46,10 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m robots.emulated.loop", description=__doc__)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--rate", type=float, default=30.0, help="targets a second")
+    parser.add_argument("--ordinary", action="store_true", help="ask for no priority")
     said = parser.parse_args(words)
     with connect("so101_emulated", rate_hz=said.rate) as arm:
-        print(f"the loop runs with {go_first(waits_busily=True)}")
+        print(f"the loop runs with {'no priority' if said.ordinary else go_first(waits_busily=True)}")
         arm.go(arm.home_joints)
         report, worked = keep_time(arm, said.seconds)
         print(report.sentence())
