@@ -9,6 +9,7 @@ import contextlib
 import difflib
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -132,9 +133,11 @@ def _everything(devices: Path) -> set[str]:
 def _with_arm(action: str, cfg: DictConfig, operator: Operator, keys: Keys, say: Say) -> Exit:
     from omegaconf import OmegaConf
 
+    if missing := sorted(OmegaConf.missing_keys(cfg.robot)):
+        raise ValueError(f"robot={cfg.robot.name} needs {missing[0]}: say robot.{missing[0]}=...")
     robot = OmegaConf.to_container(cfg.robot, resolve=True)
     assert isinstance(robot, dict)
-    name, dry = str(robot.get("name")), bool(cfg.dry_run)
+    name, dry, numbers = str(robot.get("name")), bool(cfg.dry_run), _Numbers.of(cfg)
     checks = Preflight(say, operator.interruptible)
     limits = checks.check("limits", lambda: _limits(cfg))
     checks.check("driver", lambda: checkup.driver(name))
@@ -144,15 +147,17 @@ def _with_arm(action: str, cfg: DictConfig, operator: Operator, keys: Keys, say:
         return _refused(checks, say)
     with arm:
         if action == "doctor":
-            return _doctor(cfg, arm, limits, checks, operator, say)
+            return _doctor(cfg, numbers, arm, limits, checks, operator, say)
         if action == "release":
             return _release(cfg, arm, keys, operator, say)
-        return _move(action, cfg, arm, limits, checks, keys, operator, say, dry=dry)
+        return _move(action, cfg, numbers.speed, arm, limits, checks, keys, operator, say, dry=dry)
 
 
-def _doctor(cfg: DictConfig, arm: Arm, limits: Limits, checks: Preflight, operator: Operator, say: Say) -> Exit:
+def _doctor(
+    cfg: DictConfig, numbers: _Numbers, arm: Arm, limits: Limits, checks: Preflight, operator: Operator, say: Say
+) -> Exit:
     sick = checkup.examine(
-        arm, limits, checks, rehearse_s=_seconds(cfg, "rehearse_s"), camera_s=_seconds(cfg, "camera_s"),
+        arm, limits, checks, rehearse_s=numbers.rehearse_s, camera_s=numbers.camera_s,
         folder=_folder(cfg), confirmed=bool(cfg.rated_stop_confirmed), interrupted=lambda: operator.stop_requested,
     )  # fmt: skip
     if operator.stop_requested:
@@ -168,6 +173,7 @@ def _doctor(cfg: DictConfig, arm: Arm, limits: Limits, checks: Preflight, operat
 def _move(
     action: str,
     cfg: DictConfig,
+    speed: float | None,
     arm: Arm,
     limits: Limits,
     checks: Preflight,
@@ -178,7 +184,7 @@ def _move(
     dry: bool,
 ) -> Exit:
     joints = np.asarray(arm.home_joints if action == "home" else arm.park_joints, dtype=np.float64)
-    speed = arm.park_speed if cfg.speed is None else float(cfg.speed)
+    speed = arm.park_speed if speed is None else speed
     body = arm.body
     checks.check("limits fit", lambda: _same_joints(arm, limits))
     checks.check("health", lambda: checkup.state(arm))
@@ -255,7 +261,7 @@ def _limits(cfg: DictConfig) -> tuple[Limits, str]:
 
 def _connect(name: str, settings: Mapping[str, Any]) -> tuple[Arm, str]:
     kept = {key: value for key, value in settings.items() if key != "name"}
-    if not find(name).simulated:
+    if not getattr(find(name), "simulated", False):
         kept.pop("pace", None)  # only a simulated arm has a choice of time
     arm = connect(name, **kept)
     return arm, f"{arm.name} answers"
@@ -311,11 +317,27 @@ def _folder(cfg: DictConfig) -> Path:
     return Path(str(cfg.out))
 
 
-def _seconds(cfg: DictConfig, name: str) -> float:
-    value = float(cfg[name])
-    if not 0.1 <= value <= 600.0:
-        raise ValueError(f"{name}={value:g} cannot be; give 0.1 to 600 seconds")
-    return value
+@dataclass(frozen=True)
+class _Numbers:
+    """The command line's numbers, refused before any device is opened."""
+
+    speed: float | None
+    rehearse_s: float
+    camera_s: float
+
+    @classmethod
+    def of(cls, cfg: DictConfig) -> _Numbers:
+        found: dict[str, float] = {}
+        for name, least, most, unit in (
+            ("speed", 0.01, 1.0, "rad/s"), ("rehearse_s", 0.1, 600.0, "seconds"), ("camera_s", 0.1, 600.0, "seconds"),
+        ):  # fmt: skip
+            value = cfg[name]
+            if value is None and name == "speed":
+                continue
+            if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+                raise ValueError(f"{name}={value} cannot be; give {least:g} to {most:g} {unit}")
+            found[name] = float(value)
+        return cls(found.get("speed"), found["rehearse_s"], found["camera_s"])
 
 
 def _refused(checks: Preflight, say: Say) -> Exit:
