@@ -33,7 +33,7 @@ from robots.stream import SETTLE_SHARE, Streamer, travel
 LINE_S = 0.1
 IMAGES = "observation.images."
 # How often a device is asked for its own word.
-HEALTH_EVERY_S = 1.0
+HEALTH_EVERY_S = 0.2
 # Servos trail and sag; a park pose is reached when they are this near, or have been given this long.
 SETTLED_RAD, SETTLE_S = 0.03, 2.0
 # A cadence need not be watched closer than this.

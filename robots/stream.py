@@ -95,7 +95,11 @@ class Streamer:
         self._begin(ControlInterface.Position)
         self._input.target_position = goal.tolist()
         self._input.minimum_duration = duration_s if duration_s > 0 else None
-        if not self._otg.validate_input(self._input, True, True):
+        try:
+            valid = self._otg.validate_input(self._input, True, True)
+        except RuckigError as error:
+            raise ArmError(f"no movement within the limits leads there: {error}") from error
+        if not valid:
             raise ArmError("the movement asked for lies outside the limits of speed or acceleration already")
         self.moving = True
 
