@@ -162,7 +162,7 @@ def compose(command: str, words: Sequence[str]) -> DictConfig:
     from omegaconf import OmegaConf, open_dict
     from omegaconf.errors import OmegaConfBaseException
 
-    known = groups(command)
+    known, words = groups(command), _with_action(COMMANDS[command], words)
     try:
         with initialize_config_dir(str(CONFIGS), version_base="1.3"):
             parsed = [_parse(command, word, known) for word in words]
@@ -182,6 +182,15 @@ def compose(command: str, words: Sequence[str]) -> DictConfig:
             return cfg
     except (HydraException, OmegaConfBaseException) as error:
         raise WordError(f"{command}: {str(error).splitlines()[0]}") from None
+
+
+def _with_action(command: Command, words: Sequence[str]) -> Sequence[str]:
+    """The words with a leading action spelt out."""
+    if not command.actions or not words or "=" in words[0] or words[0][:1] in "-~+":
+        return words
+    if words[0] not in command.actions:
+        raise WordError(f"{command.name} has no action {words[0]!r}{nearest(words[0], command.actions)}")
+    return [f"action={words[0]}", *words[1:]]
 
 
 def _parse(command: str, word: str, known: dict[str, Group]) -> tuple[str, Override]:
@@ -220,7 +229,7 @@ def _check_choice(command: str, word: str, override: Override, known: dict[str, 
 
 def _check_key(command: str, base: DictConfig, override: Override) -> None:
     """The key exists, and its value is of the kind of its default."""
-    from omegaconf import DictConfig
+    from omegaconf import DictConfig, OmegaConf
 
     key, node = override.key_or_group, base
     parts = key.split(".")
@@ -229,12 +238,14 @@ def _check_key(command: str, base: DictConfig, override: Override) -> None:
             outer, inner = ".".join(parts[:depth]), ".".join(parts[depth:])
             whole = f"; set it whole, {outer}={{{inner}: ...}}" if node is None else ""
             raise WordError(f"{command}: {outer} is {_value(node)} and has no key {inner!r}{whole}")
-        if part not in node:
+        if part not in node.keys():  # noqa: SIM118 - a key that must be given (???) is not `in` it
             if override.is_add():
                 return
             outer = ".".join(parts[:depth])
             there = [f"{outer}.{name}" for name in node] if outer else _keys(base)
             raise WordError(f"{command} has no key {key!r}{nearest(key, there)}")
+        if OmegaConf.is_missing(node, part):
+            return
         node = node[part]
     if not override.is_delete():
         _check_kind(command, override, node)
@@ -342,21 +353,12 @@ def _answer(words: list[str]) -> int:
         return 0
     if name not in COMMANDS:
         raise WordError(f"there is no command {name!r}{nearest(name, COMMANDS)}")
-    cfg = compose(name, _with_action(COMMANDS[name], overrides))
+    cfg = compose(name, overrides)
     if helped:
         _show_help(COMMANDS[name], cfg)
         return 0
     module, _, function = COMMANDS[name].target.partition(":")
     return int(getattr(importlib.import_module(module), function)(cfg))
-
-
-def _with_action(command: Command, words: list[str]) -> list[str]:
-    """The words with a leading action spelt out."""
-    if not command.actions or not words or "=" in words[0] or words[0][:1] in "-~+":
-        return words
-    if words[0] not in command.actions:
-        raise WordError(f"{command.name} has no action {words[0]!r}{nearest(words[0], command.actions)}")
-    return [f"action={words[0]}", *words[1:]]
 
 
 def _sentence(error: Exception) -> str:

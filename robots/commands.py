@@ -133,6 +133,8 @@ def _everything(devices: Path) -> set[str]:
 def _with_arm(action: str, cfg: DictConfig, operator: Operator, keys: Keys, say: Say) -> Exit:
     from omegaconf import OmegaConf
 
+    if missing := sorted(OmegaConf.missing_keys(cfg.robot)):
+        raise ValueError(f"robot={cfg.robot.name} needs a value: say {missing[0]}=...")
     robot = OmegaConf.to_container(cfg.robot, resolve=True)
     assert isinstance(robot, dict)
     name, dry, numbers = str(robot.get("name")), bool(cfg.dry_run), _Numbers.of(cfg)
@@ -259,7 +261,7 @@ def _limits(cfg: DictConfig) -> tuple[Limits, str]:
 
 def _connect(name: str, settings: Mapping[str, Any]) -> tuple[Arm, str]:
     kept = {key: value for key, value in settings.items() if key != "name"}
-    if not find(name).simulated:
+    if not getattr(find(name), "simulated", False):
         kept.pop("pace", None)  # only a simulated arm has a choice of time
     arm = connect(name, **kept)
     return arm, f"{arm.name} answers"

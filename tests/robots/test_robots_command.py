@@ -62,6 +62,7 @@ def test_the_list_is_the_default(call, capsys: pytest.CaptureFixture[str]) -> No
         (("park", "confrim=true"), "did you mean confirm?"),
         (("park", "speed=fast"), "speed=fast"),
         (("doctor", "rehearse_s=-1"), "rehearse_s=-1"),
+        (("doctor", "robot=franka", "guard=fr3"), "robot=franka needs a value: say robot.address=..."),
     ],
 )
 def test_wrong_words_get_the_nearest_right_one(  # type: ignore[no-untyped-def]
@@ -116,6 +117,11 @@ def test_an_arm_that_is_not_parked_is_not_let_go(call, capsys: pytest.CaptureFix
 def test_limits_of_another_arm_are_refused(call, capsys: pytest.CaptureFixture[str]) -> None:  # type: ignore[no-untyped-def]
     assert call("park", "guard.joint_names=[a,b,c,d,e,f,g]") == Exit.REFUSED
     assert "the limits are for a, b, c" in capsys.readouterr().out
+
+
+def test_a_setting_without_a_default_can_be_said(call, capsys: pytest.CaptureFixture[str]) -> None:  # type: ignore[no-untyped-def]
+    assert call("doctor", "robot=franka", "guard=fr3", "robot.address=127.0.0.1") == Exit.REFUSED
+    assert "no  " in capsys.readouterr().out  # the driver or the device is not there; the word was understood
 
 
 def test_a_real_arm_needs_a_rated_stop_and_a_yes(call, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:  # type: ignore[no-untyped-def]
