@@ -48,7 +48,7 @@ class Pictures:
         content = zlib.crc32(np.ascontiguousarray(picture))
         before = self._last.get(name)
         if before is not None and before[0] == content:
-            stamp = min(stamp, before[1])
+            stamp = before[1]
         self._last[name] = (content, stamp)
         return self._cut(np.asarray(picture)), stamp
 
