@@ -23,8 +23,11 @@ import numpy as np
 
 from robots.arm import Arm, Reading, connect
 from robots.blackbox import BlackBox
+from robots.body import Body
+from robots.consent import Enable, enable
 from robots.exits import Exit
 from robots.guard import Guard, Verdict
+from robots.keys import Keys
 from robots.limits import Limits
 from robots.link import Link, LinkClosed
 from robots.operator import shout
@@ -49,6 +52,7 @@ class Server:
         self._link, self._say = link, say
         self._arm: Arm | None = None
         self._station: Station | None = None
+        self._hand: Enable | None = None
         self._waiting: object = None  # the number of a `finish` that is not answered yet
         self._heard_s = time.monotonic()
         self._told = ""  # by a signal
@@ -70,6 +74,8 @@ class Server:
         finally:
             if self._arm is not None:
                 self._arm.disconnect()
+            if self._hand is not None:
+                self._hand.close()
             self._link.close()
         return int(Exit.DONE if self._ended is None else self._ended)
 
@@ -110,6 +116,7 @@ class Server:
                 station.cadence.begin()
                 station.tick()
         else:
+            station.heed()  # no tick is sent while nothing moves
             for _ in range(TICKS_BETWEEN_LOOKS):
                 if not station.busy:
                     break
@@ -158,18 +165,37 @@ class Server:
             raise ValueError("an arm is connected already")
         limits = Limits.from_mapping(message["limits"])
         record = Path(message["record"])
+        if message["hold"] is not None:
+            # Here and not with the planner: one that hangs must not keep the arm moving. A terminal stays with the planner.
+            self._hand = enable(str(message["hold"]), simulated=False, keys=Keys(-1), button=message["button"])
         self._arm = connect(message["arm"], **message["settings"])
         self._station = Station(
             self._arm,
             Guard(limits, self._arm.kinematics, self._arm.body),
             lambda **header: BlackBox(record, queued=True, **header),
             dry_run=bool(message["dry_run"]),
+            hand=self._hand,
         )
         return {
             **dataclasses.asdict(self._station.about),
             "scene": self._arm.scene is not None,
             "watches": self._station.guard.watches(),
+            "held_by": self._station.held_by,
+            "figure": None if self._arm.body is None else self._figure(self._arm.body),
         }
+
+    @staticmethod
+    def _figure(body: Body) -> dict[str, Any]:
+        return {"radii": body.radii, "names": list(body.names)}
+
+    def _do_forward(self, message: Mapping[str, Any]) -> list[np.ndarray]:
+        return list(self._connected().arm.kinematics.forward(message["joints"]))
+
+    def _do_ends(self, message: Mapping[str, Any]) -> np.ndarray:
+        body = self._connected().arm.body
+        if body is None:
+            raise ValueError(f"{self._connected().about.name} has no body")
+        return body.ends(message["joints"], message["gripper"])
 
     def _do_observe(self, message: Mapping[str, Any]) -> dict[str, Any]:
         return dataclasses.asdict(self._connected().observe())
@@ -192,6 +218,9 @@ class Server:
         if self._waiting is not None:
             raise ValueError("somebody waits for the end of the step already")
         self._connected()
+
+    def _do_where(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        return progress_words(self._connected().progress)
 
     def _do_brake(self, message: Mapping[str, Any]) -> None:
         self._connected().brake()

@@ -176,24 +176,44 @@ def drive(
             return Standing(False, True, "stopped by the operator")
         return Standing(True) if consent is None else consent.poll()
 
+    def leave(when: str) -> tuple[bool, tuple[Exit, str] | None]:
+        """Wait until keys and hand let the arm move: whether that took waiting; how and why the run ends, if it does."""
+        told = ""
+        while True:
+            may, where = standing(), side.progress if side.held_by else None
+            if may.stop:
+                return bool(told), (Exit.STOPPED, f"{may.why} {when} step {done}")
+            if where is not None and where.stage >= Stage.HELD:
+                return bool(told), (Exit.FAULT, f"{when} step {done}: {where.reason}")
+            why = where.reason if may.move and where is not None and where.by_hand else may.why
+            if not why:
+                break
+            if why != told:
+                say(f"{prefix}paused: {why}")
+                told = why
+            if may.move:  # the arm's side watches its button, and goes on by itself
+                time.sleep(POLL_S)
+                continue
+            side.pause(may.why)
+            while not (may := standing()).move and not may.stop:
+                time.sleep(POLL_S)
+            if not may.stop:
+                side.resume()
+        if told:
+            say(f"{prefix}going on")
+        return bool(told), None
+
     try:
         side.begin(header or {})
         if ask is None:
             side.permit("the program: nobody was to be asked", lifetime_s=FOREVER_S)
         while done < steps:
-            if (may := standing()).stop:
-                code, reason = Exit.STOPPED, f"{may.why} before step {done}"
+            waited, over = leave("before")
+            if over is not None:
+                code, reason = over
                 break
-            if not may.move:
-                say(f"{prefix}paused: {may.why}")
-                began = ended = None
-                side.pause(may.why)
-                while not (may := standing()).move and not may.stop:
-                    time.sleep(POLL_S)
-                if not may.stop:
-                    side.resume()
-                    say(f"{prefix}going on")
-                continue
+            if waited:
+                began = ended = None  # a pause is no long step
             watch = Stopwatch(report)
             reading = side.observe()
             if began is not None:
@@ -203,6 +223,7 @@ def drive(
             with operator.interruptible():
                 proposal = propose(reading)
             watch.lap("propose")
+            answer: Answer | None = None
             if ask is not None:
                 side.pause("asking the operator")
                 answer = ask(reading, proposal)
@@ -213,14 +234,18 @@ def drive(
                 if not answer.yes:
                     say(f"{prefix}{answer.sentence}: planning anew")
                     continue
-                if answer.by != "earlier":
-                    side.permit(answer.sentence, proposal.action if answer.of == "plan" else None)
-                reading = side.observe()  # the answer took its time
-            if not (may := standing()).move:  # obeyed before anything is sent
-                if not may.stop:
-                    continue
-                code, reason = Exit.STOPPED, f"{may.why} in step {done}"
+                side.permit(answer.sentence, proposal.action if answer.of == "plan" else None)
+                if answer.of == "task":
+                    ask = None  # approved for the whole run
+            waited, over = leave("in")  # obeyed before anything is sent
+            if over is not None:
+                code, reason = over
                 break
+            if answer is not None:
+                reading = side.observe()  # the answer took its time, and so may the hand have
+                began = reading.monotonic_s
+            elif waited:
+                continue  # what was seen is old
             asked = request(proposal.action, reading.monotonic_s, proposal.uncertainty, proposal.plan)
             verdict = side.submit(done, asked)
             counts[verdict.outcome] += 1
@@ -237,12 +262,13 @@ def drive(
             if progress.stage >= Stage.HELD:
                 code, reason = Exit.FAULT, f"in step {step.index}: {progress.reason}"
                 break
-            in_a_row = in_a_row + 1 if verdict.outcome == "vetoed" else 0
+            in_a_row = in_a_row + 1 if verdict.outcome == "vetoed" and not progress.by_hand else 0
             if in_a_row >= limits.vetoes_in_a_row:
                 code = Exit.VETOED
                 reason = f"vetoed {in_a_row} times in a row, the last time because {verdict.sentence}"
                 break
-            if progress.stage is Stage.PAUSED and (consent is None or not consent.pause(progress.reason)):
+            by_monitor = progress.stage is Stage.PAUSED and not progress.by_hand
+            if by_monitor and (consent is None or not consent.pause(progress.reason)):
                 code, reason = Exit.FAULT, f"in step {step.index}: {progress.reason}, and nobody is there to go on"
                 break
         else:

@@ -14,7 +14,6 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from robots.kinematics import Kinematics
 from robots.limits import Limits
 
 AMBER, TEAL, GREY, RED = (255, 176, 46), (38, 198, 176), (140, 146, 158), (240, 84, 84)
@@ -38,6 +37,14 @@ class Shape(Protocol):
 
     def ends(self, joints: np.ndarray, gripper: np.ndarray) -> np.ndarray:
         """Where their axes begin and end: joints (N, J), closedness (N,) -> (N, G, 2, 3) m."""
+        ...
+
+
+class Forward(Protocol):
+    """Where an arm's tool is."""
+
+    def forward(self, joints: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Tool position (3,) m and rotation (3, 3) at joint angles (J,)."""
         ...
 
 
@@ -92,7 +99,7 @@ class Course:
     stops: np.ndarray
 
     @classmethod
-    def of(cls, check: Checked, limits: Limits, kinematics: Kinematics, rate_hz: float) -> Course:
+    def of(cls, check: Checked, limits: Limits, kinematics: Forward, rate_hz: float) -> Course:
         """From the ticks of a plan that was checked.
 
         Raises:
@@ -143,7 +150,7 @@ def words(check: Checked, course: Course | None, title: str = "") -> list[str]:
             f"{len(course.stops)} steps in {course.time_s[-1]:.1f} s; the tool goes {100 * way:.1f} cm, from "
             f"({_place(course.tool[0])}) to ({_place(course.tool[-1])}) m"
         )
-    lines += [_margin(name, value) for name, value in sorted(check.margins.items())]
+    lines += [margin(name, value) for name, value in sorted(check.margins.items())]
     return [*lines, *(f"- {sentence}" for sentence in check.sentences)]
 
 
@@ -151,7 +158,7 @@ def write(
     folder: str | Path,
     check: Checked,
     limits: Limits,
-    kinematics: Kinematics,
+    kinematics: Forward,
     shape: Shape,
     rate_hz: float,
     title: str = "plan",
@@ -336,7 +343,7 @@ def colour_of(index: int, count: int) -> tuple[int, int, int]:
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
-def _margin(name: str, value: float) -> str:
+def margin(name: str, value: float) -> str:
     """`tool in workspace: 1.9 cm left`."""
     ending, (factor, unit, digits) = next(item for item in UNITS.items() if name.endswith(item[0]))
     shown = round(factor * value, digits) + 0.0  # no "-0"

@@ -15,18 +15,24 @@ from planners import MPC, Goal
 from planners.progress import Rule
 from planners.subgoals import Subgoals
 from planners.waypoints import Finder, Route
-from robots import probing
+from robots import preview, probing
 from robots.arm import find
 from robots.brain import Brain, goal_hash, picture_goal, plain, scene_goal
-from robots.consent import Approver, Consent, enable
+from robots.consent import Approver, Consent, Unneeded, enable
 from robots.keys import Keys
 from robots.limits import Limits
 from robots.operator import Operator
+from robots.plancheck import PlanCheck
 from robots.remote import RemoteStation
 from robots.side import Side
 from robots.simulated import SimulatedArm
 from robots.wanted import make_goal
 from worldmodel.interface import ActionSpace
+
+# Margins worth a glance before a plan is approved; the picture has them all.
+TOLD = (
+    "tool_in_workspace_m", "links_in_box_m", "self_m", "obstacle_m", "joint_position_rad", "velocity_share",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,21 @@ class Hand:
 
     approver: Approver
     consent: Consent
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What was planned before anything moves.
+
+    Attributes:
+        agent: begins anew from the seed: seeing the same, it plans the same.
+        actions: (H, 7) physical, its first plan.
+        doubt: the model's word on it, 1 = calibrated; None where it has none.
+    """
+
+    agent: MPC
+    actions: np.ndarray
+    doubt: float | None
 
 
 def limits(cfg: DictConfig) -> tuple[Limits, str]:
@@ -73,21 +94,30 @@ def connect(cfg: DictConfig, folder: Path) -> tuple[RemoteStation, str]:
         folder / "blackbox.jsonl",
         dry_run=bool(cfg.dry_run),
         heartbeat_s=float(limits["heartbeat_s"]),
+        hold=str(cfg.hold) if _device(cfg) else None,
+        button=cfg.button,
     )
     about = side.about
     return side, f"{about.name}, {len(about.joint_names)} joints at {about.rate_hz:g} Hz, in process {side.process.pid}"
 
 
-def hand(cfg: DictConfig, side: Side, operator: Operator, keys: Keys, say: Callable[[str], None]) -> tuple[Hand, str]:
+def hand(
+    cfg: DictConfig, side: RemoteStation, operator: Operator, keys: Keys, say: Callable[[str], None]
+) -> tuple[Hand, str]:
     """Who is asked before anything moves, and what lets it move."""
     simulated = side.about.simulated
     mode = str(cfg.approve or ("always" if simulated else "task"))
     if mode == "plan" and cfg.ahead:
         raise ValueError("approve=plan waits for an answer at every step, ahead plans while the arm moves; choose one")
     approver = Approver(mode, simulated=simulated, keys=keys, say=say, stopped=lambda: operator.stop_requested)
-    source = enable(cfg.hold, simulated=simulated, keys=keys, button=cfg.button)
+    # A device is watched where the arm is, at every tick; a terminal is here.
+    source = Unneeded(side.held_by) if _device(cfg) else enable(cfg.hold, simulated=simulated, keys=keys)
     consent = Consent(source, keys)
     return Hand(approver, consent), f"approves {'nothing' if mode == 'always' else f'every {mode}'}; {consent.about}"
+
+
+def _device(cfg: DictConfig) -> bool:
+    return cfg.hold is not None and "/" in str(cfg.hold)
 
 
 def goal(cfg: DictConfig, side: Side, brain: Brain) -> tuple[tuple[Goal, dict[str, np.ndarray]], str]:
@@ -145,12 +175,19 @@ def probe(cfg: DictConfig, side: Side, brain: Brain) -> tuple[Brain, str]:
     return brain, found.reason
 
 
-def rehearse(cfg: DictConfig, side: Side, brain: Brain, goal: Goal, way: tuple[Route, Rule] | None) -> tuple[MPC, str]:
+def rehearse(
+    cfg: DictConfig, side: Side, brain: Brain, goal: Goal, way: tuple[Route, Rule] | None
+) -> tuple[Rehearsal, str]:
     """Plan once without sending: the goal fits the model, and the time a plan takes is known before anything moves."""
     route, rule = way or (None, None)
     agent = brain.agent(goal, int(cfg.seed), route, rule)
     observation = side.observe().observation
     agent.act(observation)  # the first search also warms up
+    if agent.holds or (found := agent.last_plan) is None:
+        raise ValueError(f"the planner cannot plan from here: {agent.holds.get(0, 'it made no plan')}")
+    space = brain.model.action_space
+    actions = space.to_physical(found.actions[0]).double().cpu().numpy()
+    doubt = None if found.uncertainty is None else float(found.uncertainty[0].max())
     first = "".join(f"; {words}" for words in agent.events() if way is not None and not agent.holds)
     again = time.perf_counter()
     agent.act(observation)
@@ -168,7 +205,7 @@ def rehearse(cfg: DictConfig, side: Side, brain: Brain, goal: Goal, way: tuple[R
             f"guard.planner_deadline_s={math.ceil(2 * took / 1000)}"
         )
     if not cfg.ahead:
-        return agent, said
+        return Rehearsal(agent, actions, doubt), said
     delay = int(cfg.ahead)
     live = not side.about.lockstep
     if live and took > delay * step:
@@ -178,6 +215,30 @@ def rehearse(cfg: DictConfig, side: Side, brain: Brain, goal: Goal, way: tuple[R
         )
     ahead = brain.agent_ahead(goal, int(cfg.seed), route, rule, delay=delay, foresee=bool(cfg.foresee), live=live)
     return (
-        ahead,
+        Rehearsal(ahead, actions, doubt),
         f"a plan takes {took:.0f} ms and is begun {delay * step:.0f} ms before it is needed; nothing was sent{first}",
     )
+
+
+def plan_check(side: Side, found: Rehearsal, *, asks: bool) -> tuple[PlanCheck, str]:
+    """The first plan, whole, as the guard sees it from where the arm is."""
+    began = time.perf_counter()
+    check = side.check(found.actions, found.doubt)
+    took = 1000 * (time.perf_counter() - began)
+    near = ", ".join(preview.margin(name, value) for name in TOLD if (value := check.margins.get(name)) is not None)
+    said = f"{len(found.actions)} steps, {took:.0f} ms; {near or 'no margin is known'}"
+    why = "; ".join(check.sentences)
+    if check.ok:
+        return check, f"{said}{f'; {why}' if why else ''}"
+    if asks:
+        raise ValueError(f"the plan is not put before anybody: {why}")
+    return check, f"would be refused ({why}); nobody is asked, the guard judges every step; {said}"
+
+
+def draw(side: RemoteStation, check: PlanCheck, limits: Limits, folder: Path, what: str) -> tuple[list[Path], str]:
+    """The plan as a recording and a picture, in the run's folder."""
+    if len(check.joints) < 2:
+        return [], "nothing to draw: the plan was refused before its first step"
+    figure = side.figure
+    paths = preview.write(folder, check, limits, figure, figure, side.about.rate_hz, what)
+    return paths, f"{paths[1]}, in Rerun {paths[0]}"

@@ -50,6 +50,12 @@ class RemoteStation:
         record: the black box's file.
         dry_run: everything but sending.
         heartbeat_s: how long the arm's side may hear nothing.
+        hold: an input device that the arm's side watches at every tick; None where nothing needs to be held there.
+        button: of that device; None for whichever is pressed.
+
+    Attributes:
+        watches: what its guard watches, in words.
+        figure: what the arm looks like in a posture, for pictures.
     """
 
     def __init__(
@@ -61,6 +67,8 @@ class RemoteStation:
         *,
         dry_run: bool = False,
         heartbeat_s: float = 0.1,
+        hold: str | None = None,
+        button: str | int | None = None,
     ) -> None:
         here, there = Link.pair()
         with there:
@@ -93,11 +101,15 @@ class RemoteStation:
                 limits=dict(limits),
                 record=str(Path(record).resolve()),
                 dry_run=dry_run,
+                hold=hold,
+                button=None if button is None else str(button),
             )
         except BaseException:
             self.close()
             raise
         has_scene, self.watches = words.pop("scene"), str(words.pop("watches"))
+        self.held_by = str(words.pop("held_by"))
+        self.figure = RemoteFigure(self._call, words.pop("figure"))
         self.about = About(**{**words, "joint_names": tuple(words["joint_names"])})
         self._when_killed = self.about.when_killed
         self.scene: Scene | None = RemoteScene(self._ask_scene) if has_scene else None
@@ -145,7 +157,12 @@ class RemoteStation:
             if not braked and interrupted():
                 braked = True
                 self._send("brake")
-        return Progress(**{**reply, "stage": Stage(reply["stage"])})
+        return _progress(reply)
+
+    @property
+    def progress(self) -> Progress:
+        """Where the arm's side stands."""
+        return _progress(self._call("where"))
 
     def pause(self, why: str) -> None:
         """Brake and wait."""
@@ -245,6 +262,27 @@ class RemoteStation:
         return SideGone(self._gone)
 
 
+class RemoteFigure:
+    """The arm's tool and its capsules in any posture, asked of the arm's side: the very ones its guard knows.
+
+    Nothing is connected and nothing is built a second time for a picture. An arm without a body has no capsules.
+    """
+
+    def __init__(self, ask: Callable[..., Any], body: Mapping[str, Any] | None) -> None:
+        self._ask, self._known = ask, body is not None
+        self.radii: np.ndarray = np.zeros(0) if body is None else body["radii"]
+        self.names: tuple[str, ...] = () if body is None else tuple(body["names"])
+
+    def forward(self, joints: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Tool position (3,) m and rotation (3, 3) at joint angles (J,)."""
+        position, rotation = self._ask("forward", joints=joints)
+        return position, rotation
+
+    def ends(self, joints: np.ndarray, gripper: np.ndarray) -> np.ndarray:
+        """Where the capsules' axes begin and end: joints (N, J), closedness (N,) -> (N, G, 2, 3) m."""
+        return self._ask("ends", joints=joints, gripper=gripper) if self._known else np.zeros((len(joints), 0, 2, 3))
+
+
 class RemoteScene:
     """`Scene` over a link."""
 
@@ -277,6 +315,10 @@ class RemoteScene:
     def goal_picture(self, size: int = 256) -> np.ndarray:
         """The goal as the front camera would see it."""
         return self._ask("goal_picture", size)
+
+
+def _progress(words: Mapping[str, Any]) -> Progress:
+    return Progress(**{**words, "stage": Stage(words["stage"])})
 
 
 def _environment() -> dict[str, str]:

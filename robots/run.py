@@ -30,6 +30,7 @@ from robots.keys import Keys
 from robots.limits import Limits
 from robots.loop import Proposal, Step, drive
 from robots.operator import Operator
+from robots.plancheck import PlanCheck
 from robots.recorder import Recorder
 from robots.remote import RemoteStation
 from robots.shadow import Scripted, Shadow
@@ -74,6 +75,7 @@ def _run(cfg: DictConfig, folder: Path, operator: Operator, keys: Keys, say: Cal
     brain = checks.check("model", lambda: readying.brain(cfg, limits))
     side = checks.check("arm", lambda: readying.connect(cfg, folder))
     agent: MPC | None = None
+    checked: PlanCheck | None = None
     try:
         goal_seen: dict[str, np.ndarray] = {}
         if side is not None and brain is not None and limits is not None:
@@ -95,7 +97,15 @@ def _run(cfg: DictConfig, folder: Path, operator: Operator, keys: Keys, say: Cal
                 way = checks.check("sub-goals", lambda: readying.way(cfg, side, brain))
             if found is not None and checks.passed:
                 goal, goal_seen = found
-                agent = checks.check("rehearsal", lambda: readying.rehearse(cfg, side, brain, goal, way))
+                rehearsal = checks.check("rehearsal", lambda: readying.rehearse(cfg, side, brain, goal, way))
+                if rehearsal is not None:
+                    agent = rehearsal.agent
+                if rehearsal is not None and hand is not None:
+                    asks = hand.approver.mode != "always" and not dry
+                    checked = checks.check("plan check", lambda: readying.plan_check(side, rehearsal, asks=asks))
+                    if checked is not None and (cfg.preview or (cfg.preview is None and asks)):
+                        what = f"{cfg.env.task if side.scene is not None else 'the first plan'}"
+                        checks.check("preview", lambda: readying.draw(side, checked, limits, folder, what))
         if operator.stop_requested:
             say("\nstopped by the operator before anything moved")
             return Exit.STOPPED
@@ -104,7 +114,7 @@ def _run(cfg: DictConfig, folder: Path, operator: Operator, keys: Keys, say: Cal
             return Exit.REFUSED
         say("")
         assert hand is not None
-        return _drive(cfg, side, brain, limits, agent, goal_seen, folder, operator, hand, say)
+        return _drive(cfg, side, brain, limits, agent, goal_seen, folder, operator, hand, checked, say)
     finally:
         if isinstance(agent, Background):
             agent.close()
@@ -122,6 +132,7 @@ def _drive(
     folder: Path,
     operator: Operator,
     hand: readying.Hand,
+    checked: PlanCheck | None,
     say: Callable[[str], None],
 ) -> Exit:
     """The loop, and what is written after it."""
@@ -138,6 +149,8 @@ def _drive(
         "limits_hash": limits.hash, "goal_hash": goal_hash(agent.goal), **readying.listed(agent),
         "versions": report.versions(), "software_hash": software(), "config": plain(cfg),
     }  # fmt: skip
+    if checked is not None:
+        header["plan_check"] = {"ok": checked.ok, "sentences": checked.sentences, "margins": checked.margins}
     if hand.consent.about and hand.approver.mode != "always":
         say(hand.consent.about)
     with contextlib.ExitStack() as open_until_the_end:

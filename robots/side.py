@@ -52,12 +52,14 @@ class Progress:
         reason: why it is not running; empty while it is.
         whole: whether the last step came to its end, and was not broken off by a brake.
         arm_s: the arm's clock.
+        by_hand: whether it is paused because a button was let go; held again, the arm goes on by itself.
     """
 
     stage: Stage
     reason: str
     whole: bool
     arm_s: float
+    by_hand: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,16 @@ class Side(Protocol):
     @property
     def scene(self) -> Scene | None:
         """What only a simulation can say; None for a real arm."""
+        ...
+
+    @property
+    def held_by(self) -> str:
+        """The button that lets it move, in a sentence, where the arm's side watches one; empty otherwise."""
+        ...
+
+    @property
+    def progress(self) -> Progress:
+        """Where we stand."""
         ...
 
     def observe(self) -> Reading: ...

@@ -18,6 +18,7 @@ import numpy as np
 from robots.arm import Arm, ArmError, Health, JointTarget, Measured, Reading
 from robots.blackbox import BlackBox
 from robots.cadence import Cadence
+from robots.consent import Enable
 from robots.exits import Exit
 from robots.guard import Guard, State, Verdict
 from robots.monitors import Memory, Signs, look
@@ -57,10 +58,20 @@ class Station:
         guard: what it asks.
         open_record: makes the black box, when the run begins.
         dry_run: everything but sending.
+        hand: a button that must be held for the arm to move; looked at before every tick, whatever the planner does.
     """
 
-    def __init__(self, arm: Arm, guard: Guard, open_record: Callable[..., BlackBox], *, dry_run: bool = False) -> None:
-        self.arm, self.guard, self.dry_run = arm, guard, dry_run
+    def __init__(
+        self,
+        arm: Arm,
+        guard: Guard,
+        open_record: Callable[..., BlackBox],
+        *,
+        dry_run: bool = False,
+        hand: Enable | None = None,
+    ) -> None:
+        self.arm, self.guard, self.dry_run, self._hand = arm, guard, dry_run, hand
+        self._by_hand = False  # paused because the button was let go, and for no other reason
         self.about = About.of(arm)
         self.stop = SoftwareStop()
         self._key = self.stop.key()
@@ -86,6 +97,11 @@ class Station:
     def scene(self) -> Scene | None:
         """What only a simulation can say; None for a real arm."""
         return self.arm.scene
+
+    @property
+    def held_by(self) -> str:
+        """The button that lets it move, in a sentence; empty where there is none."""
+        return "" if self._hand is None else self._hand.about
 
     @property
     def begun(self) -> bool:
@@ -188,11 +204,31 @@ class Station:
     @property
     def progress(self) -> Progress:
         """Where we stand."""
-        return Progress(self.stop.stage, self.stop.reason, not self._braked, self.arm.now())
+        return Progress(self.stop.stage, self.stop.reason, not self._braked, self.arm.now(), self.paused_by_hand)
+
+    @property
+    def paused_by_hand(self) -> bool:
+        """Whether it waits for the button, and for nothing else."""
+        return self._by_hand and self.stop.stage is Stage.PAUSED
+
+    def heed(self) -> None:
+        """Look at the button: let go, the arm brakes and waits; held again, it may go on; a lost one holds it for good."""
+        if self._hand is None or not self.begun:
+            return
+        allowed = self._hand.allows(self.arm.now())
+        if self._hand.lost:
+            self.trip(Stage.HELD, f"nobody can hold the button any more: {self._hand.lost}")
+        elif not allowed and self.stop.running:
+            self.pause(self._hand.about)
+            self._by_hand = True
+        elif allowed and self._by_hand and self.stop.resume(self._key, "the button is held again"):
+            self._by_hand = False
+            self._note("resume", by="the button is held again")
 
     def tick(self) -> None:
         """Send the next tick; a device that fails stops the arm for good. Never raises."""
         try:
+            self.heed()
             target = self._streamer.tick()
             if not self.dry_run:
                 self.arm.command(target)
@@ -215,13 +251,14 @@ class Station:
     def trip(self, stage: Stage, reason: str) -> None:
         """Something is wrong: go down the ladder, and brake. Parking is the operator's or the end's; it begins with a hold."""
         stage = min(stage, Stage.HELD)
-        if self.stop.advance(stage, reason):
+        if self.stop.advance(stage, reason) or self._take_over(stage, reason):
             self.brake()
             self._note("trip", stage=stage.name.lower(), reason=reason)
 
     def pause(self, why: str) -> None:
         """Brake and wait; what is asked for meanwhile is vetoed."""
-        if self.stop.advance(Stage.PAUSED, why):
+        self._asked_s = None  # whatever was awaited: what goes on after a pause begins with a new look
+        if self.stop.advance(Stage.PAUSED, why) or self._take_over(Stage.PAUSED, why):
             self.brake()
             self._note("pause", reason=why)
 
@@ -229,7 +266,9 @@ class Station:
         """Go on after a pause; from any other rung there is no way back."""
         if not self.stop.resume(self._key, "the operator goes on"):
             raise ArmError(f"the arm cannot go on: {self.stop.reason or 'it is not paused'}")
+        self._by_hand = False
         self._note("resume")
+        self.heed()
 
     def end(self, code: Exit, reason: str, loop: Mapping[str, Any], say: Callable[[str], None]) -> Wound:
         """Brake, hold, park, release, close the record."""
@@ -282,6 +321,13 @@ class Station:
             if np.abs(arm.measure().joints - held.joints).max() <= SETTLED_RAD:
                 return
             cadence.wait()
+
+    def _take_over(self, stage: Stage, reason: str) -> bool:
+        """Whether this reason makes a pause of the hand one that a hand alone does not end."""
+        was, self._by_hand = self._by_hand, False
+        if was and stage is Stage.PAUSED:
+            self.stop.reason = reason
+        return was and stage is Stage.PAUSED
 
     def _note(self, kind: str, **values: Any) -> None:
         """A line that must not keep the arm from being stopped."""
