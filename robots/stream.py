@@ -141,7 +141,7 @@ class Streamer:
             # Seldom (once in some 100 000) Ruckig finds no brake in which all joints stop at once: then each for itself.
             if self._input.control_interface != ControlInterface.Velocity:
                 raise
-            self._input.synchronization = Synchronization.No
+            self._input.synchronization, self._input.per_dof_synchronization = Synchronization.No, None
             return self._otg.update(self._input, self._output)
 
     def _begin(self, interface: ControlInterface) -> None:
@@ -153,6 +153,11 @@ class Streamer:
         most_velocity, most_acceleration = (limit * (1 - ROUNDING) for limit in self._most)
         self._input.control_interface = interface
         self._input.synchronization = Synchronization.Time
+        # A brake brings the joints to rest together; the gripper is not made to wait for them, it would pass its end.
+        brakes = interface == ControlInterface.Velocity
+        self._input.per_dof_synchronization = (
+            [Synchronization.Time] * (self._size - 1) + [Synchronization.No] if brakes else None
+        )
         self._input.current_position = _position(now).tolist()
         self._input.current_velocity = np.clip(velocity, -most_velocity, most_velocity).tolist()
         self._input.current_acceleration = np.clip(acceleration, -most_acceleration, most_acceleration).tolist()

@@ -27,6 +27,7 @@ BULGE_M = 0.005
 SAMPLE_M = 0.02
 LEAST_SAMPLES, MOST_SAMPLES = 8, 64
 CONDITIONS = 4
+ROUNDING = 1e-6
 # A brake begun at so many moments of the way may bring the tool this far out of its workspace, no further.
 BRAKES, BRAKE_M = 4, 0.01
 # Who is too near already may go on as long as it does not get worse by more than this.
@@ -44,6 +45,7 @@ class Way:
         duration_s: how long it takes.
         stops: (B, J) half-way through brakes begun along it and where they come to rest; `stop_gripper` (B,) closedness
             there.
+        gripper_range: the least and the greatest closedness of all of this.
     """
 
     joints: np.ndarray
@@ -53,6 +55,7 @@ class Way:
     duration_s: float
     stops: np.ndarray
     stop_gripper: np.ndarray
+    gripper_range: tuple[float, float] = (0.0, 1.0)
 
     @classmethod
     def to(
@@ -75,7 +78,8 @@ class Way:
         if result not in (Result.Working, Result.Finished):
             raise Veto(f"from how the arm moves now nothing leads there within its limits ({result})")
         extremes = trajectory.position_extrema
-        low, high = (np.array([getattr(bound, side) for bound in extremes])[:-1] for side in ("min", "max"))
+        furthest = [np.array([getattr(bound, side) for bound in extremes]) for side in ("min", "max")]
+        low, high = (values[:-1] for values in furthest)
         reach = np.ones(len(low)) if reach_m is None else reach_m
         count = int(np.clip(math.ceil(2 * float((high - low) @ reach) / SAMPLE_M), LEAST_SAMPLES, MOST_SAMPLES))
         duration = float(trajectory.duration)
@@ -83,7 +87,11 @@ class Way:
         moments = duration * np.arange(1, BRAKES + 1) / (BRAKES + 1)
         stops = np.array([row for moment in moments for row in _brake(bounds, trajectory, moment)])
         low, high = np.minimum(low, stops[:, :-1].min(axis=0)), np.maximum(high, stops[:, :-1].max(axis=0))
-        return cls(samples[:, :-1], samples[:, -1], low, high, duration, stops[:, :-1], stops[:, -1])
+        closed = np.array([furthest[0][-1], furthest[1][-1], *stops[:, -1]])
+        return cls(
+            samples[:, :-1], samples[:, -1], low, high, duration, stops[:, :-1], stops[:, -1],
+            (float(closed.min()), float(closed.max())),
+        )  # fmt: skip
 
 
 def _brake(bounds: MotionBounds, trajectory: Trajectory, moment_s: float) -> list[np.ndarray]:
@@ -96,7 +104,7 @@ def _brake(bounds: MotionBounds, trajectory: Trajectory, moment_s: float) -> lis
     try:
         streamer._otg.calculate(streamer._input, brake)
     except RuckigError:  # the joints cannot stop together: each for itself, as the streamer does then
-        streamer._input.synchronization = Synchronization.No
+        streamer._input.synchronization, streamer._input.per_dof_synchronization = Synchronization.No, None
         streamer._otg.calculate(streamer._input, brake)
     return [np.array(brake.at_time(share * brake.duration)[0]) for share in (0.5, 1.0)]
 
@@ -124,6 +132,10 @@ def check_joints(way: Way, limits: Limits, margins: Margins) -> None:
             f"on the way {limits.joint_names[worst]} would pass its limits by {beyond[worst]:.3f} rad "
             f"([{low[worst]:.3f}, {high[worst]:.3f}])"
         )
+    least, most = (min(0.0, float(way.gripper[0])), max(1.0, float(way.gripper[0])))
+    past = max(least - way.gripper_range[0], way.gripper_range[1] - most)
+    if past > ROUNDING:
+        raise Veto(f"on the way the gripper would pass its end by {past:.4f} of its range")
 
 
 def check_tool(way: Way, limits: Limits, kinematics: Kinematics, margins: Margins) -> None:
