@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from robots.exits import Exit
@@ -41,7 +42,9 @@ def test_a_script_drives_in_the_planners_place_and_the_run_is_kept(
     kept = open_recording(tmp_path / "kept")
     assert kept.lengths.tolist() == [4]  # three steps and what was seen last
     steps = lines(tmp_path / "r", "step")
-    assert kept.vector("action.requested")[:3] == pytest.approx([line["requested"] for line in steps], abs=1e-6)
+    assert kept.vector("action.requested")[:3] == pytest.approx(
+        np.array([line["requested"] for line in steps]), abs=1e-6
+    )
     assert {line["plan"] for line in steps} == {"shadow"}
     assert call("review", "run=r") == 0
     told = " ".join(capsys.readouterr().out.split())
