@@ -27,6 +27,7 @@ ARMS = {
     "pybullet": "robots.simulated:PybulletArm",
     "lerobot": "robots.lerobot_arm:LeRobotArm",
     "so101_emulated": "robots.emulated.arm:EmulatedArm",
+    "so101_lockstep": "robots.emulated.lockstep:LockstepSO101",
     "franka": "robots.franka:FrankaArm",
     "trossen": "robots.trossen:TrossenArm",
     "ur": "robots.ur:UrArm",  # untested

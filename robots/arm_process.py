@@ -40,7 +40,7 @@ from robots.stop import Stage
 IDLE_S = 0.05
 # Of simulated time in lockstep: how many ticks between two looks at the link.
 TICKS_BETWEEN_LOOKS = 25
-SCENE = ("goal", "budget_steps", "judge", "truth", "picture", "goal_picture")
+SCENE = ("task", "goal", "budget_steps", "judge", "truth", "picture", "goal_picture")
 # What goes wrong with a request is answered with its kind; everything else is a fault of this side.
 KINDS: tuple[type[Exception], ...] = (FileNotFoundError, FileExistsError, ValueError, OSError)
 

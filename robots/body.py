@@ -81,7 +81,8 @@ class Body(Protocol):
         ...
 
     def condition(self, joints: np.ndarray) -> float:
-        """Condition number of the tool's Jacobian (6, J) in m and rad per rad; large near a singularity."""
+        """Condition number of the tool's Jacobian, large near a singularity: (6, J) in m and rad per rad, or of fewer
+        than six joints, which move the tool's position and let its orientation follow, (3, J) in m per rad."""
         ...
 
 
@@ -194,12 +195,13 @@ class MujocoBody:
         return np.stack([centers - axes, centers + axes], axis=2)
 
     def condition(self, joints: np.ndarray) -> float:
-        """Condition number of the tool's Jacobian (6, J)."""
+        """Condition number of the tool's Jacobian: (6, J), or its position's (3, J) where there are fewer than six joints."""
         self._pose(joints, 0.0)
         mujoco.mj_comPos(self._model, self._data)
         jacobian = np.empty((6, self._model.nv))
         mujoco.mj_jacSite(self._model, self._data, jacobian[:3], jacobian[3:], self._site)
-        values = np.linalg.svd(jacobian[:, self._dof_at], compute_uv=False)
+        rows = 6 if len(self._dof_at) >= 6 else 3
+        values = np.linalg.svd(jacobian[:rows, self._dof_at], compute_uv=False)
         return float(values[0] / max(values[-1], 1e-12))
 
     # -- inside ------------------------------------------------------------------------------------------------------
@@ -369,4 +371,14 @@ def panda_body(obstacles: Sequence[Plane | Box] = (Plane("table", 0.0),)) -> Muj
     return MujocoBody(
         spec.compile(), JOINT_NAMES, tool=panda.GRASP_SITE, gripper=fingers, rest=HOME_JOINTS,
         apart=[("panda_link5", "panda_link7")], obstacles=obstacles, shapes="drawn",
+    )  # fmt: skip
+
+
+def so101_body(obstacles: Sequence[Plane | Box] = (Plane("table", 0.0),)) -> MujocoBody:
+    """The SO-101 with its gripper, standing on a table."""
+    from envs import so101
+
+    return MujocoBody(
+        so101.arm_model(), so101.JOINT_NAMES, tool=so101.TOOL_SITE, rest=so101.HOME_JOINTS, obstacles=obstacles,
+        gripper={so101.GRIPPER: (so101.GRIPPER_OPEN, so101.GRIPPER_CLOSED)},
     )  # fmt: skip

@@ -24,6 +24,7 @@ WORTH = 0.2
 # A radius a little above the least that holds the points may let the ends be shorter.
 FATTER = (1.0, 1.02, 1.05, 1.1, 1.2, 1.35)
 TILTS = 16
+MOST_STRIPS = 4
 RING = 16
 # Triangles are divided until they are at most this share of the whole, and joined to pieces in so many rounds.
 LARGEST_SHARE, ROUNDS = 0.2, 8
@@ -83,7 +84,9 @@ def cover_geom(model: mujoco.MjModel, geom: int) -> list[Capsule]:
         first, count = int(model.mesh_vertadr[mesh]), int(model.mesh_vertnum[mesh])
         points = model.mesh_vert[first : first + count].astype(np.float64)
         faces = model.mesh_face[model.mesh_faceadr[mesh] : model.mesh_faceadr[mesh] + model.mesh_facenum[mesh]]
-    elif kind in (mujoco.mjtGeom.mjGEOM_BOX, mujoco.mjtGeom.mjGEOM_ELLIPSOID):
+    elif kind == mujoco.mjtGeom.mjGEOM_BOX:
+        return [Capsule(turn @ c.start + origin, turn @ c.end + origin, c.radius) for c in _strips(size)]
+    elif kind == mujoco.mjtGeom.mjGEOM_ELLIPSOID:
         points = np.array(list(itertools.product((-1.0, 1.0), repeat=3))) * size
         faces = np.array(list(itertools.combinations(range(8), 3)))  # more than its twelve, none outside
     elif kind == mujoco.mjtGeom.mjGEOM_CYLINDER:
@@ -99,6 +102,20 @@ def cover_geom(model: mujoco.MjModel, geom: int) -> list[Capsule]:
             f"a link has a shape of type {kind.name}; capsules cover meshes, boxes, cylinders and the like"
         )
     return cover((points @ turn.T + origin)[faces])
+
+
+def _strips(size: np.ndarray) -> list[Capsule]:
+    """A box of half sides (3,) in strips along its longest side, as many as make each about as wide as the box is thick."""
+    thin, wide, long = (int(axis) for axis in np.argsort(size))
+    count = min(MOST_STRIPS, math.ceil(size[wide] / size[thin] - 1e-6))
+    strips = []
+    for number in range(count):
+        half, middle = size.astype(np.float64), np.zeros(3)
+        half[wide] /= count
+        middle[wide] = (2 * number + 1) * half[wide] - size[wide]
+        corners = np.array(list(itertools.product((-1.0, 1.0), repeat=3))) * half + middle
+        strips.append(min(_along(corners, np.eye(3)[long]), key=lambda capsule: capsule.volume))
+    return strips
 
 
 def _divided(corners: np.ndarray) -> np.ndarray:

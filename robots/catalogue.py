@@ -43,6 +43,9 @@ KNOWN = {
         "an SO-101 of emulated servos, LeRobot's own driver", False, "feetech-servo-sdk",
         "pip install 'lerobot[feetech]==0.6.1'", "every run of the tests",
     ),
+    "so101_lockstep": Entry(
+        "the emulated SO-101's body without driver and clock", False, "mujoco", "make setup", "every run of the tests"
+    ),
     "lerobot": Entry(
         "any LeRobot robot, robot.type=so101_follower say", True, "feetech-servo-sdk",
         "pip install 'lerobot[feetech]==0.6.1', or what the type needs", "emulated servos; no physical arm",

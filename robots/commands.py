@@ -134,7 +134,7 @@ def _with_arm(action: str, cfg: DictConfig, operator: Operator, keys: Keys, say:
     from omegaconf import OmegaConf
 
     if missing := sorted(OmegaConf.missing_keys(cfg.robot)):
-        raise ValueError(f"robot={cfg.robot.name} needs {missing[0]}: say robot.{missing[0]}=...")
+        raise ValueError(f"robot={cfg.robot.name} needs a value: say {missing[0]}=...")
     robot = OmegaConf.to_container(cfg.robot, resolve=True)
     assert isinstance(robot, dict)
     name, dry, numbers = str(robot.get("name")), bool(cfg.dry_run), _Numbers.of(cfg)

@@ -37,6 +37,9 @@ IMAGES, STATE, JOINTS, TRUTH = (
 LARGEST_PX = 256
 # An arm overshoots its action by a little; by so much of a bound, the step was something else than an action.
 OVERSHOOT = 0.5
+# A number bounded more narrowly than this (m, rad, closedness) is not a planner's to choose: an SO-101's orientation follows
+# from its position. What is measured of it would drown in its bounds, so `action` has what was asked for.
+FOLLOWS = 0.005
 
 
 class EpisodeRecorder:
@@ -199,8 +202,10 @@ class EpisodeRecorder:
     ) -> int:
         layout = self._layout or self._shape(observations[0])
         low, high = (np.array(bound, dtype=np.float32) for bound in (self._space.low, self._space.high))
-        bounded = np.clip(executed, low, high)
-        beyond = np.abs(executed - bounded) / np.where(executed > 0, high, -low)
+        follows = high - low < 2 * FOLLOWS
+        done = np.where(follows, np.nan_to_num(requested), executed)
+        bounded = np.clip(done, low, high)
+        beyond = np.abs(done - bounded) / np.where(done > 0, high, -low)
         about |= {"overshot": int((beyond > 1e-6).any(1).sum()), "overshot_most": float(beyond.max(initial=0.0))}
         last = np.zeros((1, 7), np.float32)
         vectors: dict[str, np.ndarray] = {

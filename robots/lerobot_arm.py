@@ -20,6 +20,7 @@ import numpy as np
 from robots import lerobot_driver, lerobot_health, ports
 from robots import lerobot_settings as settings
 from robots.arm import Arm, ArmError, Health, JointTarget, Measured, Reading, check_target
+from robots.body import Body
 from robots.lerobot_bus import SLACK_RAD, ServoBus
 from robots.lerobot_camera import Pictures
 from robots.lerobot_driver import Units
@@ -102,6 +103,8 @@ class LeRobotArm(Arm):
         self._zeros = settings.vector("zeros", zeros, count, 0.0)
         self.kinematics = settings.kinematics_of(type, kinematics, count)
         self._model = self.kinematics
+        # Angles of a model somebody brought are not this house's model's.
+        self._body = None if kinematics is not None else settings.KNOWN_BODIES.get(type)
         self.park_joints, self._home = settings.poses(type, park, home, count)
         self.name = f"{type} {self._robot.id or ''}".strip()
         self.identity = self._identity()
@@ -116,6 +119,11 @@ class LeRobotArm(Arm):
     def home_joints(self) -> np.ndarray:
         """(J,) rad, where a task begins."""
         return self._home
+
+    @property
+    def body(self) -> Body | None:
+        """Capsules around the links over a table, of types this house has a model of; None of all others."""
+        return None if self._body is None else settings.body_at(self._body)
 
     # -- coming and going --------------------------------------------------------------------------------------------
 

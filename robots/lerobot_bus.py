@@ -6,6 +6,7 @@ too late for the answer to the next question. Both are seen to here, with the dr
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Mapping
@@ -121,7 +122,11 @@ class ServoBus:
     def let_go(self) -> None:
         """Torque off, and looked at whether it is."""
         self._drain()
-        self.bus.disable_torque(num_retry=RETRIES)
+        # One after the other, and whatever a servo says to it: one that reports an overload obeys all the same.
+        for name in self.bus.motors:
+            for register, value in (("Torque_Enable", 0), ("Lock", 0)):
+                with contextlib.suppress(RuntimeError):
+                    self.bus.write(register, name, value, num_retry=RETRIES)
         still_on = [name for name, on in self._raw("Torque_Enable").items() if on]
         if still_on:
             raise ArmError(f"{self.who}: torque of {', '.join(still_on)} is still on after it was switched off")

@@ -48,16 +48,18 @@ class Pictures:
         content = zlib.crc32(np.ascontiguousarray(picture))
         before = self._last.get(name)
         if before is not None and before[0] == content:
-            stamp = min(stamp, before[1])
+            stamp = before[1]
         self._last[name] = (content, stamp)
-        return self._cut(np.asarray(picture)), stamp
+        return cut(np.asarray(picture), self.size), stamp
 
-    def _cut(self, picture: np.ndarray) -> np.ndarray:
-        if self.size is None:
-            return picture
-        side = min(picture.shape[:2])
-        top, left = ((length - side) // 2 for length in picture.shape[:2])
-        square = picture[top : top + side, left : left + side]
-        if side == self.size:
-            return np.ascontiguousarray(square)
-        return cv2.resize(square, (self.size, self.size), interpolation=cv2.INTER_AREA)
+
+def cut(picture: np.ndarray, size: int | None) -> np.ndarray:
+    """The middle square of a picture (H, W, 3), resized to (size, size, 3); None leaves it as it is."""
+    if size is None:
+        return picture
+    side = min(picture.shape[:2])
+    top, left = ((length - side) // 2 for length in picture.shape[:2])
+    square = picture[top : top + side, left : left + side]
+    if side == size:
+        return np.ascontiguousarray(square)
+    return cv2.resize(square, (size, size), interpolation=cv2.INTER_AREA)

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from robots.body import Body
 from robots.kinematics import Kinematics
 
 # Kinematics of types this house has a model of.
@@ -15,6 +16,9 @@ KNOWN_KINEMATICS = {
     "so100_follower": "robots.kinematics:so101",
     "so101_follower": "robots.kinematics:so101",
 }
+
+# Bodies likewise. The SO-100's printed parts are shaped otherwise, though its joints are the SO-101's.
+KNOWN_BODIES = {"so101_follower": "robots.body:so101_body"}
 
 
 def vector(name: str, said: Sequence[float] | None, count: int, default: float) -> np.ndarray:
@@ -39,6 +43,12 @@ def poses(
         raise ValueError(f"robot type {kind} needs park=[...]: {count} joint angles, rad, from which it may be let go")
     parked = vector("park", park, count, 0.0)
     return parked, parked.copy() if home is None else vector("home", home, count, 0.0)
+
+
+def body_at(place: str) -> Body:
+    """The body that `module:function` makes."""
+    module, _, function = place.partition(":")
+    return cast(Body, getattr(importlib.import_module(module), function)())
 
 
 def kinematics_of(kind: str, said: str | Mapping[str, Any] | None, count: int) -> Kinematics:

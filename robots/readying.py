@@ -87,6 +87,8 @@ def connect(cfg: DictConfig, folder: Path) -> tuple[RemoteStation, str]:
             )
         settings |= {key: scene[key] for key in ("task", "cameras", "image_size", "variation")}
         settings["seed"] = int(cfg.seed)
+    elif "seed" in settings and settings["seed"] is None:
+        settings["seed"] = int(cfg.seed)
     limits = plain(cfg.guard)
     side = RemoteStation(
         str(cfg.robot.name),
@@ -166,9 +168,10 @@ def probe(cfg: DictConfig, side: Side, brain: Brain) -> tuple[Brain, str]:
     """Whether the brain understands what it sees here; turned to the camera where it was asked to be."""
     if not any(key.startswith("observation.images.") for key in brain.model.required_keys):
         return brain, f"{brain.model_name} looks at no picture"
-    found = probing.examine(
-        brain.model, cfg.probe_data, plain(cfg.env) if side.scene is not None else None, int(cfg.seed)
-    )
+    tabletop = issubclass(find(str(cfg.robot.name)), SimulatedArm)
+    if cfg.probe_data is None and side.about.simulated and not tabletop:
+        return brain, "not asked: nothing but the tabletop is simulated for it; probe_data=FOLDER asks a recording"
+    found = probing.examine(brain.model, cfg.probe_data, plain(cfg.env) if tabletop else None, int(cfg.seed))
     if found.verdict == probing.CALIBRATE and bool(cfg.correct):
         return replace(brain, model=probing.corrected(brain.model, found)), f"{found.reason}; corrected"
     if found.verdict == probing.CALIBRATE:

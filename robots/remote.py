@@ -290,6 +290,11 @@ class RemoteScene:
         self._ask = ask
 
     @property
+    def task(self) -> str:
+        """What is to be done, in a word."""
+        return str(self._ask("task"))
+
+    @property
     def goal(self) -> dict[str, np.ndarray]:
         """The scene's goal observation."""
         return dict(self._ask("goal"))

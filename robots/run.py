@@ -145,7 +145,7 @@ def _drive(
     scene = side.scene
     steps = int(cfg.steps) if cfg.steps is not None else REAL_STEPS if scene is None else scene.budget_steps
     about = {
-        "task": str(cfg.env.task) if scene is not None else "picture", "simulator": str(cfg.robot.name),
+        "task": scene.task if scene is not None else "picture", "simulator": str(cfg.robot.name),
         "seed": int(cfg.seed), "command": "run", "dry_run": bool(cfg.dry_run), **brain.about(),
     }  # fmt: skip
     # A simulator judges by its scene's goal; of another it knows nothing.

@@ -11,6 +11,11 @@ class Scene(Protocol):
     """A simulated arm's surroundings; for choosing goals and for reports. A planner never sees the judgement."""
 
     @property
+    def task(self) -> str:
+        """What is to be done, in a word."""
+        ...
+
+    @property
     def goal(self) -> dict[str, np.ndarray]:
         """The scene's goal: an observation of a state the simulator was really in."""
         ...

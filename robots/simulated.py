@@ -159,6 +159,11 @@ class SimulatedArm(Arm):
         return self
 
     @property
+    def task(self) -> str:
+        """What is to be done, in a word."""
+        return str(self._settings["task"])
+
+    @property
     def goal(self) -> dict[str, np.ndarray]:
         """The scene's goal: an observation of a state the simulator was really in."""
         goal = self._connected().goal

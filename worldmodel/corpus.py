@@ -193,7 +193,8 @@ def fit_to_data(
     Args:
         sizes: of the architecture; cameras, state_size and action_size may be left open (null).
         roots: LeRobotDatasets.
-        action_space: `tabletop`, or `auto`: the tabletop's where the data is its, else from the data (or from `start`).
+        action_space: `tabletop`, or `auto`: the tabletop's where the data is its, else what an arm recorded with, else from
+            the data (or from `start`).
         stride: every so manieth frame will be taken.
         start: the checkpoint whose weights are gone on from: its actions keep their meaning.
     """
@@ -219,6 +220,8 @@ def fit_to_data(
         space, sentences = ActionSpace.from_dict(card.get("action_space") or {}), []
     elif action_space == "tabletop" or _is_tabletop(recordings, stride):
         space, sentences = TABLETOP, []
+    elif (said := _said(recordings, stride)) is not None:
+        space, sentences = said, []
     else:
         space, sentences = action_space_of(recordings, conventions, stride)
     if chosen.get("action_size") is None:
@@ -312,7 +315,20 @@ def _where(recordings: Sequence[Recording], row: int, stride: int) -> tuple[str,
 
 def _is_tabletop(recordings: Sequence[Recording], stride: int) -> bool:
     first = recordings[0]
+    said = _said(recordings, stride)
+    if said is not None and not (np.allclose(said.low, TABLETOP.low) and np.allclose(said.high, TABLETOP.high)):
+        return False
     return tuple(first.names(ACTION)) == TABLETOP.names and abs(first.fps / stride - TABLETOP.rate_hz) < 1e-6
+
+
+def _said(recordings: Sequence[Recording], stride: int) -> ActionSpace | None:
+    """The action space an arm recorded with, where all recordings say the same one and no frame is skipped."""
+    bounds = [each.action_bounds() for each in recordings]
+    if stride != 1 or any(each is None or not np.allclose(each, bounds[0]) for each in bounds):  # type: ignore[arg-type]
+        return None
+    assert bounds[0] is not None
+    low, high = (tuple(map(float, end)) for end in bounds[0])
+    return ActionSpace(low, high, tuple(recordings[0].names(ACTION)), recordings[0].fps)
 
 
 def _cameras(said: Any, has: Sequence[tuple[str, tuple[str, ...]]]) -> list[str]:

@@ -29,7 +29,7 @@ class Recording:
         table: every frame's numbers, one row each, in order.
         lengths: (episodes,) frames of each.
         fingerprint: a short hash of what it contains.
-        recipe: how it was collected, where it says so.
+        recipe: how it was collected or recorded, where it says so.
     """
 
     root: Path
@@ -66,6 +66,14 @@ class Recording:
         said = leaves(self.info["features"][name].get("names"))
         return len(said) == len(set(said)) == self.vector(name).shape[1]
 
+    def action_bounds(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Lowest and highest action (A,) that whoever recorded it would send, where the dataset says so."""
+        try:
+            low, high = (np.asarray((self.recipe or {})[f"action_{end}"], dtype=np.float64) for end in ("low", "high"))
+        except (KeyError, TypeError, ValueError):
+            return None
+        return (low, high) if low.shape == high.shape == (len(self.names(ACTION)),) and (low < high).all() else None
+
     def frame(self) -> str | None:
         """The frame its actions are in, where the dataset or its collection says so."""
         action = self.info["features"].get(ACTION, {})
@@ -85,7 +93,7 @@ def open_recording(root: Path) -> Recording:
     _check_rows(root, info, table, episode, lengths)
     recorded = np.stack(table[ACTION].to_numpy()) if ACTION in table.column_names else episode
     fingerprint = _fingerprint(info, np.asarray(recorded, np.float32))
-    return Recording(root, info, table, lengths, fingerprint, _recipe(root / "meta/collection.json"))
+    return Recording(root, info, table, lengths, fingerprint, _recipe(root))
 
 
 def open_cameras(root: Path) -> tuple[str, ...]:
@@ -163,9 +171,10 @@ def _info(root: Path) -> dict[str, Any]:
     return info
 
 
-def _recipe(path: Path) -> dict[str, Any] | None:
-    """How the dataset was collected, where it says so."""
-    if not path.exists():
+def _recipe(root: Path) -> dict[str, Any] | None:
+    """How the dataset was collected, or which arm recorded it, where it says so."""
+    path = next((path for name in ("collection", "recording") if (path := root / f"meta/{name}.json").exists()), None)
+    if path is None:
         return None
     try:
         recipe = json.loads(path.read_text())

@@ -17,6 +17,7 @@ import mujoco
 import numpy as np
 
 from envs import so101
+from envs.panda import tool_rpy
 from robots.emulated.feetech import (
     CURRENT,
     GOAL,
@@ -155,7 +156,7 @@ class Body:
         self.model.dof_frictionloss[:] = self._friction
 
     def truth(self) -> dict[str, Any]:
-        """What is really so: joints, goals, torque, tool, block, fastest speeds since last asked. Radians and metres."""
+        """What is really so: joints, goals, torque, tool, block, fastest speeds since last asked, all positions (`qpos`)."""
         angles = self.data.qpos[self._q]
         found = {
             "joints": dict(zip(so101.MOTORS, map(float, angles), strict=True)),
@@ -165,6 +166,7 @@ class Body:
             "fastest": dict(zip(so101.MOTORS, map(float, self.fastest), strict=True)),
             "tool": self.data.site(so101.TOOL_SITE).xpos.tolist(),
             "block": self.data.body("block").xpos.tolist(),
+            "qpos": self.data.qpos.tolist(),
             "time": float(self.data.time),
         }
         self.fastest[:] = 0.0
@@ -177,3 +179,10 @@ class Body:
     def _ticks(self) -> list[int]:
         angles = np.rint(HALF_TURN + self.data.qpos[self._q] * TICKS_PER_RAD).astype(int)
         return [int(ticks) for ticks in np.clip(angles, 0, RESOLUTION - 1)]
+
+
+def tool_state(body: Body) -> np.ndarray:
+    """`observation.state` (7,) float32 of what is really so: tool x, y, z (m), roll, pitch, yaw (rad), closedness."""
+    site = body.data.site(so101.TOOL_SITE)
+    closed = so101.closedness(float(body.data.joint(so101.GRIPPER).qpos[0]))
+    return np.array([*site.xpos, *tool_rpy(site.xmat.reshape(3, 3)), closed], np.float32)

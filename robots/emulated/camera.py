@@ -62,19 +62,67 @@ class Camera:
         self._process.join(timeout=5.0)
 
 
+class Drawing:
+    """What the camera sees, drawn.
+
+    Args:
+        size: side of the pictures, px.
+        seed: of the noise.
+    """
+
+    def __init__(self, size: int, seed: int) -> None:
+        import mujoco
+
+        import envs  # chooses the renderer
+        from envs import so101
+
+        assert envs
+        self._model = so101.scene_model()
+        self._data = mujoco.MjData(self._model)
+        self._renderer = mujoco.Renderer(self._model, size, size)
+        self._rng = np.random.default_rng(seed)
+
+    def clean(self, qpos: np.ndarray) -> np.ndarray:
+        """The scene at positions (n,), without noise, (size, size, 3) uint8."""
+        import mujoco
+
+        self._data.qpos[:] = qpos
+        mujoco.mj_kinematics(self._model, self._data)
+        mujoco.mj_camlight(self._model, self._data)
+        self._renderer.update_scene(self._data, NAME)
+        return self._renderer.render()
+
+    def noisy(self, qpos: np.ndarray) -> np.ndarray:
+        """The same with a sensor's noise."""
+        picture = self.clean(qpos)
+        noise = self._rng.integers(-NOISE_LEVELS, NOISE_LEVELS + 1, picture.shape)
+        return np.clip(picture + noise, 0, 255).astype(np.uint8)
+
+    def seen(self, qpos: np.ndarray) -> np.ndarray:
+        """The same as a driver receives it: noisy, through JPEG."""
+        import cv2
+
+        return np.asarray(cv2.imdecode(np.frombuffer(jpeg(self.noisy(qpos)), np.uint8), cv2.IMREAD_COLOR))
+
+    def close(self) -> None:
+        """Free the renderer."""
+        self._renderer.close()
+
+
+def jpeg(picture: np.ndarray) -> bytes:
+    """As it is published. LeRobot's reader swaps no colours: what is encoded as RGB comes out as RGB."""
+    import cv2
+
+    return cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
+
+
 def _publish(answer: Any, qpos: Any, mode: Any, size: int, fps: float, seed: int) -> None:
     """The process: draw, publish, wait."""
     import cv2
-    import mujoco
     import zmq
 
-    import envs  # chooses the renderer
-    from envs import so101
-
-    assert envs
     cv2.setNumThreads(1)
-    model = so101.scene_model()
-    data, renderer, rng = mujoco.MjData(model), mujoco.Renderer(model, size, size), np.random.default_rng(seed)
+    drawing = Drawing(size, seed)
     socket = zmq.Context().socket(zmq.PUB)
     socket.setsockopt(zmq.SNDHWM, 2)
     answer.send(socket.bind_to_random_port("tcp://127.0.0.1"))
@@ -82,16 +130,9 @@ def _publish(answer: Any, qpos: Any, mode: Any, size: int, fps: float, seed: int
     picture, due = np.zeros((size, size, 3), np.uint8), time.monotonic()
     while parent is None or parent.is_alive():
         if mode.value == WORKING:
-            data.qpos[:] = np.frombuffer(qpos)
-            mujoco.mj_kinematics(model, data)
-            mujoco.mj_camlight(model, data)
-            renderer.update_scene(data, NAME)
-            noise = rng.integers(-NOISE_LEVELS, NOISE_LEVELS + 1, (size, size, 3))
-            picture = np.clip(renderer.render() + noise, 0, 255).astype(np.uint8)
+            picture = drawing.noisy(np.frombuffer(qpos))
         if mode.value != SILENT:
-            # LeRobot's reader swaps no colours: what is encoded as RGB comes out as RGB.
-            _, jpeg = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-            encoded = base64.b64encode(jpeg.tobytes()).decode()
+            encoded = base64.b64encode(jpeg(picture)).decode()
             socket.send_string(json.dumps({"timestamps": {NAME: time.time()}, "images": {NAME: encoded}}))
         due = max(due + 1.0 / fps, time.monotonic())
         time.sleep(max(0.0, due - time.monotonic()))

@@ -11,10 +11,12 @@ import pytest
 import torch
 
 import premotor
+import robots
 from worldmodel.checkpoint import save
 from worldmodel.interface import ActionSpace
 from worldmodel.networks import Architecture, Networks
 
+assert robots  # imported before any test's mujoco, which must be told how to render first
 ROOT = Path(premotor.__file__).parent
 # A search so small that a plan takes milliseconds.
 SMALL = ("budget.samples=8", "budget.iterations=2", "planner.horizon=3", "planner.elites=4")
