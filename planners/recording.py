@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import tempfile
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +34,8 @@ def write_rrd(
     path: str | Path,
     urdf: str | Path | None = None,
     landscape: np.ndarray | None = None,
+    also: Callable[[rr.RecordingStream], None] | None = None,
+    tabs: Sequence[rrb.Container] = (),
 ) -> Path:
     """Write one rollout, or several one after the other, to a `.rrd` file with its layout.
 
@@ -43,6 +45,8 @@ def write_rrd(
         urdf: the arm whose joints `observation.joints` are. If not given, the Panda where there are as many joints as it
             has, and for another arm only the way of its tool.
         landscape: (h, w, 3) uint8, the picture of the energy landscape around the first step's plan, if one was made.
+        also: logs what a rollout does not know into the same recording.
+        tabs: where that is shown, beside the curves.
     """
     many = [rollouts] if isinstance(rollouts, Rollout) else list(rollouts)
     if not many or not any(rollout.steps for rollout in many):
@@ -51,7 +55,7 @@ def write_rrd(
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.unfinished")
     recording = rr.RecordingStream("premotor", recording_id=path.stem)
-    recording.save(unfinished, default_blueprint=blueprint(many, landscape=landscape is not None))
+    recording.save(unfinished, default_blueprint=blueprint(many, landscape=landscape is not None, tabs=tabs))
     try:
         recording.send_recording_name(_title(many[0]) if len(many) == 1 else f"{_title(many[0])}, {len(many)} episodes")
         _log_styles(recording, many)
@@ -63,6 +67,8 @@ def write_rrd(
             step = _log_rollout(recording, arm, rollout, step, f"episode {number + 1} of {len(many)}")
         if landscape is not None:
             recording.log(_LANDSCAPE, rr.Image(landscape).compress(jpeg_quality=92), static=True)
+        if also is not None:
+            also(recording)
         recording.flush()
     finally:
         recording.disconnect()
@@ -70,7 +76,9 @@ def write_rrd(
     return path
 
 
-def blueprint(rollouts: Sequence[Rollout], *, landscape: bool = False) -> rrb.Blueprint:
+def blueprint(
+    rollouts: Sequence[Rollout], *, landscape: bool = False, tabs: Sequence[rrb.Container] = ()
+) -> rrb.Blueprint:
     """The layout: the arm and four pictures on the left, why and how on the right, the energy landscape behind a tab."""
     pictures = [
         rrb.Spatial2DView(origin="pictures/now", name="now"),
@@ -124,6 +132,7 @@ def blueprint(rollouts: Sequence[Rollout], *, landscape: bool = False) -> rrb.Bl
                 curves("doubt", "uncertainty of the plan (1 = calibrated)", legend=True),
                 name="time and doubt",
             ),
+            *tabs,
         ),
         rrb.TextLogView(origin="events", name="events"),
         row_shares=[3, 3, 3, 2],

@@ -240,7 +240,7 @@ class Server:
         station = self._connected()
         wound = station.end(code, str(message["reason"]), message["loop"], say)
         self._ended = Exit.FAULT if wound.faults else code
-        return {"faults": wound.faults, "stream": wound.stream}
+        return dataclasses.asdict(wound)
 
     def _do_scene(self, message: Mapping[str, Any]) -> object:
         scene, name = self._connected().scene, message["name"]

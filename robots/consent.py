@@ -87,10 +87,10 @@ class Approver:
             return Answer("yes", "always", "approve=always: nobody was asked")
         if self.mode == "task" and task in self._tasks:
             return Answer("yes", "earlier", "the operator approved this task")
-        self._say(f"{what}? y yes, n no, q quit ({self._timeout_s:g} s)")
+        question = f"{what}? y yes, n no, q quit ({self._timeout_s:g} s)"
         began = time.monotonic()
         try:
-            key = self._keys.wait("ynq", self._timeout_s, self._stopped)
+            key = self._keys.wait("ynq", self._timeout_s, self._stopped, lambda: self._say(question))
         except EOFError:
             return Answer("quit", "nobody", "the terminal is gone; nothing is executed")
         took = time.monotonic() - began

@@ -62,20 +62,29 @@ class Keys:
         """What was pressed since the last call, oldest first. Never waits."""
         return self._read(0.0)
 
-    def wait(self, wanted: str, timeout_s: float, until: Callable[[], bool] = lambda: False) -> str | None:
+    def wait(
+        self,
+        wanted: str,
+        timeout_s: float,
+        until: Callable[[], bool] = lambda: False,
+        ask: Callable[[], object] | None = None,
+    ) -> str | None:
         """The next of the `wanted` keys; None when none came in time. What was typed ahead does not count.
 
         Args:
             wanted: lower-case letters.
             timeout_s: how long.
             until: asked several times a second; when it says so, nobody is waited for any longer.
+            ask: shows the question; what was typed before it does not count.
 
         Raises:
             EOFError: the terminal is gone.
         """
         if not self.reading:
             return None
-        self.forget()
+        self.forget()  # before it is asked: an answer that comes at once is one
+        if ask is not None:
+            ask()
         due = time.monotonic() + timeout_s
         while (left := due - time.monotonic()) > 0 and not until():
             for key in self._read(min(left, 0.2)):

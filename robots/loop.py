@@ -123,7 +123,8 @@ class Stopwatch:
 
 @dataclass(frozen=True)
 class Ending:
-    """How the loop ended; `stream` is how well the arm's own rate was kept, empty in lockstep."""
+    """How the loop ended; `stream` is how well the arm's own rate was kept, empty in lockstep;
+    `dropped` what the record is without."""
 
     code: Exit
     reason: str
@@ -134,6 +135,7 @@ class Ending:
     report: LoopReport
     faults: tuple[str, ...] = ()
     stream: Mapping[str, Any] = field(default_factory=dict)
+    dropped: Mapping[str, int] = field(default_factory=dict)
 
 
 def drive(
@@ -292,7 +294,9 @@ def drive(
         wound = Wound((f"the arm's side could not wind the arm down: {error}",))
     if wound.faults and code is not Exit.FAULT:
         code, reason = Exit.FAULT, f"{reason}; then {wound.faults[0]}"
-    return Ending(code, reason, done, **counts, report=report, faults=wound.faults, stream=wound.stream)
+    return Ending(
+        code, reason, done, **counts, report=report, faults=wound.faults, stream=wound.stream, dropped=wound.dropped
+    )
 
 
 def line(step: Step) -> str:

@@ -18,7 +18,8 @@ from planners.waypoints import Finder, Route
 from robots import preview, probing
 from robots.arm import find
 from robots.brain import Brain, goal_hash, picture_goal, plain, scene_goal
-from robots.consent import Approver, Consent, Unneeded, enable
+from robots.consent import ANSWER_S, Approver, Consent, Unneeded, enable
+from robots.episodes import EpisodeRecorder
 from robots.keys import Keys
 from robots.limits import Limits
 from robots.operator import Operator
@@ -111,7 +112,9 @@ def hand(
     mode = str(cfg.approve or ("always" if simulated else "task"))
     if mode == "plan" and cfg.ahead:
         raise ValueError("approve=plan waits for an answer at every step, ahead plans while the arm moves; choose one")
-    approver = Approver(mode, simulated=simulated, keys=keys, say=say, stopped=lambda: operator.stop_requested)
+    approver = Approver(
+        mode, simulated=simulated, keys=keys, say=say, timeout_s=ANSWER_S, stopped=lambda: operator.stop_requested
+    )
     # A device is watched where the arm is, at every tick; a terminal is here.
     source = Unneeded(side.held_by) if _device(cfg) else enable(cfg.hold, simulated=simulated, keys=keys)
     consent = Consent(source, keys)
@@ -176,6 +179,12 @@ def probe(cfg: DictConfig, side: Side, brain: Brain) -> tuple[Brain, str]:
     if found.verdict != probing.GO:
         raise ValueError(f"{found.reason}; or say probe=false")
     return brain, found.reason
+
+
+def dataset(cfg: DictConfig, brain: Brain) -> tuple[EpisodeRecorder, str]:
+    """Where the run goes as an episode; opened before anything moves, so that a wrong folder is not found out after."""
+    recorder = EpisodeRecorder(str(cfg.record), brain.model.action_space, str(cfg.robot.name))
+    return recorder, f"{cfg.record}, {recorder.episodes} episodes so far"
 
 
 def rehearse(

@@ -176,7 +176,7 @@ class RemoteStation:
         """Have the arm braked, held, parked, released and the record closed."""
         self._said = say
         words = self._call("end", END_S, code=int(code), reason=reason, loop=dict(loop))
-        return Wound(tuple(words["faults"]), words["stream"])
+        return Wound(tuple(words["faults"]), words["stream"], words["dropped"])
 
     def close(self) -> None:
         """End the connection. An arm that was ours to move is wound down by its own side when we are gone."""

@@ -11,7 +11,9 @@ from typing import Any
 
 from planners import Rollout
 from planners.recording import write_rrd
+from robots import blackbox
 from robots.loop import Ending
+from robots.ticks import Ticks
 from robots.viewer import called
 
 
@@ -21,7 +23,8 @@ def write(folder: Path, rollout: Rollout, ending: Ending) -> list[str]:
     result = {
         "ended": ending.code.name.lower(), "exit_code": int(ending.code), "reason": ending.reason,
         "steps": ending.steps, "passed": ending.passed, "clamped": ending.clamped, "vetoed": ending.vetoed,
-        "faults": list(ending.faults), "loop": ending.report.to_dict(), "stream": dict(ending.stream), **rollout.outcome,
+        "faults": list(ending.faults), "loop": ending.report.to_dict(), "stream": dict(ending.stream),
+        "dropped": dict(ending.dropped), **rollout.outcome,
     }  # fmt: skip
     rollout.outcome |= {"ended": result["ended"], "reason": ending.reason}
     writers: list[tuple[str, Callable[[], object]]] = [
@@ -30,7 +33,7 @@ def write(folder: Path, rollout: Rollout, ending: Ending) -> list[str]:
     if rollout.steps:
         writers += [
             ("rollout", lambda: rollout.save(folder / "rollout")),
-            ("rollout.rrd", lambda: write_rrd(rollout, folder / "rollout.rrd")),
+            ("rollout.rrd", lambda: _write_rrd(folder, rollout)),
         ]
     unwritten = []
     for name, write in writers:
@@ -39,6 +42,16 @@ def write(folder: Path, rollout: Rollout, ending: Ending) -> list[str]:
         except Exception as error:
             unwritten.append(f"{folder / name} could not be written: {error}")
     return unwritten
+
+
+def _write_rrd(folder: Path, rollout: Rollout) -> None:
+    """The recording, with what the arm was sent and measured tick by tick."""
+    box = folder / "blackbox.jsonl"
+    ticks = Ticks.of(blackbox.read(box)) if box.is_file() else None
+    if ticks is None:
+        write_rrd(rollout, folder / "rollout.rrd")
+    else:
+        write_rrd(rollout, folder / "rollout.rrd", also=ticks.log, tabs=[ticks.view()])
 
 
 def tell(folder: Path, rollout: Rollout, ending: Ending, say: Callable[[str], None]) -> None:
@@ -55,6 +68,9 @@ def tell(folder: Path, rollout: Rollout, ending: Ending, say: Callable[[str], No
     if "in_region" in outcome:
         away = ", ".join(f"{value:.3f}" for value in outcome["outside_region"])
         say("region: the arm is inside" if outcome["in_region"] else f"region: the arm is outside, by {away} (m, rad)")
+    if lost := {what: number for what, number in ending.dropped.items() if number}:
+        many = " and ".join(f"{number} {what}" for what, number in lost.items())
+        say(f"black box: {many} are missing, the disk was too slow; the record says where")
     for fault in ending.faults:
         say(f"fault: {fault}")
     say(f"record: {folder / 'blackbox.jsonl'}" + (f", {folder / 'rollout.rrd'}" if rollout.steps else ""))

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import time
-from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from omegaconf import DictConfig
@@ -16,6 +13,7 @@ from rich.markup import escape
 from planners import Rollout, RolloutError
 from planners.rollout import StepRecord
 from robots import blackbox, viewer
+from robots.box_words import describe_box
 
 IMAGES = "observation.images."
 STATE = "observation.state"
@@ -43,6 +41,7 @@ def main(cfg: DictConfig) -> int:
             console.print(f"  {escape(line)}", soft_wrap=True)
         console.print()
     recordings = [path for path in sorted(folder.glob("*.rrd")) if not path.name.endswith(".damaged.rrd")]
+    recordings.sort(key=lambda path: path.name == "preview.rrd")  # what was done before what was planned
     if cfg.open:
         if not recordings:
             raise ValueError(f"{folder} has no recording to open; a run that was killed leaves only its black box")
@@ -211,34 +210,6 @@ def _events(rollout: Rollout, most: int = 8) -> list[str]:
     told = [(index, event) for index, step in enumerate(rollout.steps) for event in step.events]
     lines = [f"Step {index}: {event}." for index, event in told[:most]]
     return [*lines, f"... and {len(told) - most} more events."] if len(told) > most else lines
-
-
-def describe_box(lines: list[dict[str, Any]], found: blackbox.Inspection) -> list[str]:
-    """A black box in sentences."""
-    steps = [line for line in lines if line["kind"] == "step"]
-    counts = Counter(str(step["verdict"]) for step in steps)
-    words = [f"{_count(len(steps), 'request')}: " + (", ".join(f"{n} {v}" for v, n in counts.items()) or "none")]
-    if steps and steps[0].get("dry_run"):
-        words[0] += "; a dry run, nothing was sent"
-    reasons = Counter(_kind(str(reason)) for step in steps for reason in step["reasons"])
-    words += [f"{number} x {reason}" for reason, number in reasons.most_common(4)]
-    stages = [str(line["stage"]) for line in lines if line["kind"] == "stop"]
-    words += [f"then {', '.join(stages)}"] if stages else []
-    ends = [line for line in lines if line["kind"] == "end"]
-    if ends:
-        end = ends[-1]
-        words.append(
-            f"ended {end.get('outcome', 'by an error')}: {end.get('reason', end.get('error', 'no reason given'))}"
-        )
-    else:
-        last = steps[-1]["step"] if steps else "no"
-        words.append(f"it ends without a word after step {last}: {found.sentence}")
-    return words
-
-
-def _kind(reason: str) -> str:
-    """A clamp's or veto's sentence without its measurements, so that like is counted with like."""
-    return re.sub(r"(?<![\w\[(,.])(?<!limit )[-+]?\d+(\.\d+)?(?=[ %;,s]|$)", "...", reason)
 
 
 def _state_at(rollout: Rollout, index: int) -> np.ndarray | None:

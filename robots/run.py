@@ -15,7 +15,7 @@ import numpy as np
 from omegaconf import DictConfig
 from rich.console import Console
 
-from planners import MPC
+from planners import MPC, Rollout
 from planners.background import Background
 from planners.progress import Rule
 from planners.waypoints import Route
@@ -76,6 +76,7 @@ def _run(cfg: DictConfig, folder: Path, operator: Operator, keys: Keys, say: Cal
     side = checks.check("arm", lambda: readying.connect(cfg, folder))
     agent: MPC | None = None
     checked: PlanCheck | None = None
+    dataset: EpisodeRecorder | None = None
     try:
         goal_seen: dict[str, np.ndarray] = {}
         if side is not None and brain is not None and limits is not None:
@@ -90,6 +91,8 @@ def _run(cfg: DictConfig, folder: Path, operator: Operator, keys: Keys, say: Cal
             if bool(cfg.probe):
                 unturned = brain
                 brain = checks.check("scene probe", lambda: readying.probe(cfg, side, unturned)) or unturned
+            if cfg.record:
+                dataset = checks.check("dataset", lambda: readying.dataset(cfg, brain))
             hand = checks.check("operator", lambda: readying.hand(cfg, side, operator, keys, say))
             found = checks.check("goal", lambda: readying.goal(cfg, side, brain))
             way: tuple[Route, Rule] | None = None
@@ -114,8 +117,10 @@ def _run(cfg: DictConfig, folder: Path, operator: Operator, keys: Keys, say: Cal
             return Exit.REFUSED
         say("")
         assert hand is not None
-        return _drive(cfg, side, brain, limits, agent, goal_seen, folder, operator, hand, checked, say)
+        return _drive(cfg, side, brain, limits, agent, goal_seen, folder, operator, hand, checked, dataset, say)
     finally:
+        if dataset is not None:
+            dataset.close()
         if isinstance(agent, Background):
             agent.close()
         if side is not None:
@@ -133,6 +138,7 @@ def _drive(
     operator: Operator,
     hand: readying.Hand,
     checked: PlanCheck | None,
+    dataset: EpisodeRecorder | None,
     say: Callable[[str], None],
 ) -> Exit:
     """The loop, and what is written after it."""
@@ -155,11 +161,6 @@ def _drive(
         say(hand.consent.about)
     with contextlib.ExitStack() as open_until_the_end:
         open_until_the_end.callback(hand.consent.close)
-        dataset: EpisodeRecorder | None = None
-        if cfg.record:
-            dataset = open_until_the_end.enter_context(
-                EpisodeRecorder(str(cfg.record), brain.model.action_space, str(cfg.robot.name))
-            )
         shadow = _shadow(cfg)
         if shadow is not None:
             open_until_the_end.callback(shadow.close)
@@ -192,19 +193,28 @@ def _drive(
             say=say,
             on_step=on_step,
         )
-        if dataset is not None and recorder.rollout.steps:
-            number = dataset.add_rollout(recorder.rollout)
-            say(f"recorded: episode {number} of {cfg.record}")
+        unwritten = _keep(dataset, recorder.rollout, say) if dataset is not None and recorder.rollout.steps else []
         if shadow is not None:
             recorder.rollout.outcome |= {"agreement": shadow.agreement.to_dict()}
             say(f"shadow: {shadow.agreement.sentence()}")
     rollout = recorder.rollout
     rollout.outcome |= region_outcome(agent.goal, rollout.final.get("observation.state"))
-    unwritten = report.write(folder, rollout, ending)
+    unwritten += report.write(folder, rollout, ending)
     report.tell(folder, rollout, ending, say)
     for words in unwritten:
         say(words)
     return Exit.FAULT if unwritten and ending.code is Exit.DONE else ending.code
+
+
+def _keep(dataset: EpisodeRecorder, rollout: Rollout, say: Callable[[str], None]) -> list[str]:
+    """The run as an episode of the dataset; what could not be written is returned, the arm is parked by now."""
+    try:
+        number = dataset.add_rollout(rollout)
+    except Exception as error:
+        return [f"the run could not be added to {dataset.root}: {error}"]
+    rollout.outcome |= {"dataset": str(dataset.root), "episode": number}
+    say(f"recorded: episode {number} of {dataset.root}")
+    return []
 
 
 def _propose(agent: MPC, reading: Reading) -> Proposal:

@@ -69,10 +69,12 @@ class Wound:
     Attributes:
         faults: what went wrong, one sentence each.
         stream: how well the arm's rate was kept (`CadenceReport.to_dict`); empty in lockstep.
+        dropped: what the record is without because the disk was too slow: `lines`, `frames`.
     """
 
     faults: tuple[str, ...] = ()
     stream: Mapping[str, Any] = field(default_factory=dict)
+    dropped: Mapping[str, int] = field(default_factory=dict)
 
 
 class Side(Protocol):

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import math
 import secrets
@@ -276,8 +277,9 @@ class Station:
         if self._box is not None:
             with contextlib.suppress(OSError, ValueError):
                 self._box.write(
-                    "ending", code=int(code), outcome=code.name.lower(), reason=reason, dry_run=self.dry_run
-                )
+                    "ending", arm_s=self.arm.now(), code=int(code), outcome=code.name.lower(), reason=reason,
+                    dry_run=self.dry_run,
+                )  # fmt: skip
         self.brake()
         self.cadence.rest()
         while self.busy:
@@ -289,9 +291,11 @@ class Station:
             code, reason = Exit.FAULT, f"{reason}; then {faults[0]}"
         report = self.cadence.report
         if report.ticks:
-            say(f"stream: {report.sentence()}")
+            say(f"{'dry run, nothing sent: ticks' if self.dry_run else 'stream'}: {report.sentence()}")
+        box = self._box
         faults += self._close(code, reason, loop)
-        return Wound(tuple(faults), report.to_dict() if report.ticks else {})
+        dropped = {} if box is None else dataclasses.asdict(box.dropped)
+        return Wound(tuple(faults), report.to_dict() if report.ticks else {}, dropped)
 
     # -- inside ------------------------------------------------------------------------------------------------------
 

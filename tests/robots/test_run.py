@@ -63,7 +63,7 @@ def test_a_dry_run_moves_nothing_and_says_so_on_every_line(
 ) -> None:
     assert call("run", TRUSTING, "steps=3", "dry_run=true", "out=r") == Exit.DONE
     said = capsys.readouterr().out
-    live = said.split("ok  rehearsal")[1].splitlines()[2:]
+    live = said.split("ok  plan check")[1].splitlines()[2:]
     during = live[: live.index("")]
     assert during
     assert all(line.startswith("dry run, nothing sent") for line in during)

@@ -1,0 +1,93 @@
+"""`premotor run`, the other ways to use it: shadowed, dry in real time, planned ahead, kept as a dataset, read afterwards."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from robots.exits import Exit
+from tests.robots.conftest import Premotor
+from tests.robots.terminal import lines
+
+TRUSTING = "guard.uncertainty=1e9"
+REAL = ("robot.pace=real", "env=tabletop/reach", "guard.heartbeat_s=5", "guard.planner_deadline_s=5", TRUSTING)
+Captured = pytest.CaptureFixture[str]
+
+
+def result(tmp_path: Path, folder: str = "r") -> dict[str, object]:
+    return json.loads((tmp_path / folder / "results.json").read_text())
+
+
+def test_a_script_drives_in_the_planners_place_and_the_run_is_kept(
+    call: Premotor, tmp_path: Path, capsys: Captured
+) -> None:
+    """The dataset has what was driven; results.json how far the planner agreed with it; review tells both."""
+    from worldmodel.dataset_files import open_recording
+
+    words = ("run", TRUSTING, "env=tabletop/reach", "shadow=script", "record=kept", "steps=3")
+    assert call(*words, "out=r", "preview=true") == Exit.DONE
+    said = capsys.readouterr().out
+    assert "ok  dataset        kept, 0 episodes so far" in said
+    assert "proposed " in said
+    assert "shadow: agreed in " in said
+    assert "recorded: episode 0 of kept" in said
+    assert (tmp_path / "r" / "preview.png").is_file()  # asked for, though nobody was asked
+    found = result(tmp_path)
+    assert found["agreement"]["steps"] == 3  # type: ignore[index]
+    assert (found["dataset"], found["episode"]) == ("kept", 0)
+    assert found["dropped"] == {"lines": 0, "frames": 0}
+    kept = open_recording(tmp_path / "kept")
+    assert kept.lengths.tolist() == [4]  # three steps and what was seen last
+    steps = lines(tmp_path / "r", "step")
+    assert kept.vector("action.requested")[:3] == pytest.approx(
+        np.array([line["requested"] for line in steps]), abs=1e-6
+    )
+    assert {line["plan"] for line in steps} == {"shadow"}
+    assert call("review", "run=r") == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "3 requests: " in told
+    assert "permit 1 for the task: the program: nobody was to be asked" in told
+    assert "ticks of" in told
+    assert "furthest from where it was sent: panda_joint" in told
+    assert call("run", TRUSTING, "record=r", "steps=1", "out=s") == Exit.REFUSED
+    assert "no  dataset        r holds something that no arm recorded" in capsys.readouterr().out
+
+
+def test_a_recording_has_what_was_sent_and_measured(call: Premotor, tmp_path: Path) -> None:
+    import rerun as rr
+
+    assert call("run", TRUSTING, "steps=2", "out=r") == Exit.DONE
+    rows: dict[str, int] = {}
+    timelines: set[str] = set()
+    for chunk in rr.experimental.RrdReader(tmp_path / "r" / "rollout.rrd").store().stream():
+        batch = chunk.to_record_batch()
+        if str(chunk.entity_path).startswith("/ticks/") and "Scalars:scalars" in batch.schema.names:
+            rows[str(chunk.entity_path)] = rows.get(str(chunk.entity_path), 0) + batch.num_rows
+            timelines |= {"arm", "step"} & set(batch.schema.names)
+    assert timelines == {"arm", "step"}
+    ticks = sum(len(line["arm_s"]) for line in lines(tmp_path / "r", "ticks"))
+    for entity in ("joints/panda_joint1/sent", "joints/panda_joint1/measured", "error/panda_joint7"):
+        assert rows[f"/ticks/{entity}"] == ticks
+
+
+def test_planned_ahead_and_dry_in_real_time(call: Premotor, tmp_path: Path, capsys: Captured) -> None:
+    assert call("run", *REAL, "ahead=2", "steps=6", "out=r") == Exit.DONE
+    said = capsys.readouterr().out
+    assert "before it is needed; nothing was sent" in said
+    assert "stream: " in said
+    found = result(tmp_path)
+    assert found["steps"] == 6
+    stream, loop = found["stream"], found["loop"]
+    assert stream["ticks"] > 200  # type: ignore[index]
+    assert stream["wanted_ms"] == pytest.approx(4.0)  # type: ignore[index]
+    # A plan is ready when it is asked for: nobody waits for a search.
+    assert loop["phases_ms"]["propose"]["median"] < 50  # type: ignore[index]
+    assert call("run", *REAL, "dry_run=true", "steps=3", "out=s") == Exit.DONE
+    ending = capsys.readouterr().out.split("dry run, nothing sent: ending")[1].split("\n\n")[0].splitlines()[1:]
+    assert ending
+    assert all(line.startswith("dry run, nothing sent") for line in ending)
+    assert not [line for line in lines(tmp_path / "s", "step") if line["target"]]
+    assert result(tmp_path, "s")["final_distance_cm"] == result(tmp_path, "s")["start_distance_cm"]
