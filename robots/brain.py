@@ -23,6 +23,7 @@ from planners.progress import Rule
 from planners.registry import make_planner
 from planners.waypoints import Route
 from worldmodel import WorldModel
+from worldmodel.interface import ActionSpace
 
 IMAGES = "observation.images."
 
@@ -44,12 +45,18 @@ class Brain:
     weights: str
 
     @classmethod
-    def of(cls, cfg: DictConfig, task: str) -> Brain:
-        """From `cfg.model`, `cfg.planner`, `cfg.objective`, `cfg.budget`; wrong words are refused before loading."""
+    def of(cls, cfg: DictConfig, task: str, space: ActionSpace | None = None) -> Brain:
+        """From `cfg.model`, `cfg.planner`, `cfg.objective`, `cfg.budget`; wrong words are refused before loading.
+
+        Args:
+            cfg: the configuration.
+            task: of the simulated scene, for brains that simulate.
+            space: what an action means to the arm; None for the tabletop's.
+        """
         words = plain(cfg)
         budget = Budget(**words["budget"])
         planner = make_planner(words["planner"], words["objective"])
-        model = make_model(words["model"], task)
+        model = make_model(words["model"], task, space=space)
         name = str(words["model"]["name"])
         return cls(model, planner, budget, name, str(words["planner"]["name"]), weights_digest(words["model"]))
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from omegaconf import DictConfig
 
+from envs.tabletop import ACTION_NAMES
 from planners import MPC, Goal
 from planners.progress import Rule
 from planners.subgoals import Subgoals
@@ -65,10 +66,10 @@ def limits(cfg: DictConfig) -> tuple[Limits, str]:
 
 
 def brain(cfg: DictConfig, limits: Limits | None) -> tuple[Brain, str]:
-    brain = Brain.of(cfg, str(cfg.env.task))
-    space = brain.model.action_space
+    space = None
     if limits is not None:
-        space.check_compatible(ActionSpace(limits.action_low, limits.action_high, space.names, 1 / limits.period_s))
+        space = ActionSpace(limits.action_low, limits.action_high, ACTION_NAMES, 1 / limits.period_s)
+    brain = Brain.of(cfg, str(cfg.env.task), space)
     words = f"{brain.model_name} on {brain.model.device}, weights {brain.weights or 'none'}"
     return brain, f"{words}; {brain.planner_name}, {brain.budget.futures} futures a plan"
 

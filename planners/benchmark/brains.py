@@ -14,7 +14,7 @@ from worldmodel.turned import Turned
 SIMULATORS = ("simulator", "simulator_latent")
 
 
-def make_model(config: Mapping[str, Any], task: str, threads: int = 1) -> WorldModel:
+def make_model(config: Mapping[str, Any], task: str, threads: int = 1, space: ActionSpace | None = None) -> WorldModel:
     """A brain from {name: word, device: ..., precision: ..., turn_deg: ..., judge: ...}.
 
     Args:
@@ -23,9 +23,10 @@ def make_model(config: Mapping[str, Any], task: str, threads: int = 1) -> WorldM
             a brain to a camera that was moved (`worldmodel.turned`).
         task: whose distance the simulator measures.
         threads: of the simulator.
+        space: what an action means here; the tabletop's where nothing is said. A brain made for others is refused.
     """
     name, device = str(config["name"]), str(config.get("device") or "auto")
-    space = ActionSpace.tabletop()
+    space = space or ActionSpace.tabletop()
     if name not in SIMULATORS:
         model = worldmodel.load(name, device, space, precision=str(config.get("precision") or "auto"))
         turn = math.radians(float(config.get("turn_deg") or 0.0))
