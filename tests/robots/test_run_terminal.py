@@ -98,7 +98,7 @@ def test_every_plan_is_approved_or_planned_anew(
 
 @pytest.mark.parametrize(
     ("how", "said"),
-    [("timeout", "nobody answered within 0.5 s"), ("ctrl-c", "it was stopped meanwhile")],,
+    [("timeout", "nobody answered within 0.5 s"), ("ctrl-c", "it was stopped meanwhile")],
 )
 def test_no_yes_is_a_no_to_everything(
     call: Premotor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str, said: str
