@@ -123,7 +123,7 @@ def test_what_the_world_says_and_the_robot_says_agree(call: Premotor, capsys: py
 def test_a_full_disk_afterwards_does_not_hide_how_the_run_ended(
     call: Premotor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("robots.report.write_rrd", full)

@@ -73,6 +73,7 @@ def test_a_recording_has_what_was_sent_and_measured(call: Premotor, tmp_path: Pa
         assert rows[f"/ticks/{entity}"] == ticks
 
 
+@pytest.mark.slow
 def test_planned_ahead_and_dry_in_real_time(call: Premotor, tmp_path: Path, capsys: Captured) -> None:
     assert call("run", *REAL, "ahead=2", "steps=6", "out=r") == Exit.DONE
     said = capsys.readouterr().out

@@ -98,7 +98,7 @@ def test_every_plan_is_approved_or_planned_anew(
 
 @pytest.mark.parametrize(
     ("how", "said"),
-    [("timeout", "nobody answered within 0.5 s"), ("ctrl-c", "it was stopped meanwhile"), ("q", "quit")],
+    [("timeout", "nobody answered within 0.5 s"), ("ctrl-c", "it was stopped meanwhile")],
 )
 def test_no_yes_is_a_no_to_everything(
     call: Premotor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str, said: str
@@ -110,8 +110,6 @@ def test_no_yes_is_a_no_to_everything(
         it.until(QUESTION)
         if how == "ctrl-c":
             os.kill(os.getpid(), signal.SIGINT)
-        elif how == "q":
-            it.press("q")
 
     words = ("run", TRUSTING, "approve=task", "preview=false", "steps=2", "out=r")
     code, heard = seated(monkeypatch, lambda: call(*words), person)
