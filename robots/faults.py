@@ -252,7 +252,8 @@ def _run_here(trial: Trial, fault: Fault, settings: Mapping[str, Any], delay_s: 
     with Operator() as operator, RemoteStation("lerobot", settings, words, trial.record) as side:
         trial.side, trial.operator, trial.arm = side, operator, side.process.pid
         ending = drive(side, propose, operator, steps=STEPS, limits=limits, say=lambda line: None)
-    return broken[0], int(ending.code), ending.reason
+    # A run that ended before anything was broken did not wait for it.
+    return (broken or [time.time()])[0], int(ending.code), ending.reason
 
 
 def _run_elsewhere(trial: Trial, fault: Fault, settings: Mapping[str, Any], delay_s: float) -> tuple[float, int, str]:
