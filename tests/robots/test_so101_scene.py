@@ -9,15 +9,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from omegaconf import OmegaConf
 
 from envs import so101
+from envs.tabletop import ACTION_NAMES
 from robots import connect
 from robots.emulated import scene
 from robots.emulated.lockstep import LockstepSO101
 from robots.emulated.play import Guarded, episode, main
 from robots.limits import Limits
+from tests.robots.conftest import SMALL
+from worldmodel.checkpoint import save
 from worldmodel.corpus import fit_to_data
+from worldmodel.interface import ActionSpace
+from worldmodel.networks import Architecture, Networks
 
 ROOT = Path(__file__).parents[2]
 LIMITS = Limits.from_mapping(
@@ -100,15 +106,35 @@ def test_the_guard_lets_most_of_play_through() -> None:
 
 @pytest.mark.slow
 def test_from_a_goal_picture_to_a_parked_arm_through_lerobots_driver(tmp_path: Path) -> None:
+    """Whatever a brain is worth, this one nothing: it plans for a picture, the arm moves, the run is recorded and parked."""
+    torch.manual_seed(0)
+    sizes = Architecture(features=32, keypoints=8, predictor_width=32, predictor_depth=2, head_width=32)
+    space = ActionSpace(LIMITS.action_low, LIMITS.action_high, ACTION_NAMES, 1 / LIMITS.period_s)
+    save(tmp_path / "untrained", Networks(sizes), space, {"name": "untrained"})
     out = tmp_path / "run"
-    command = [sys.executable, "-m", "premotor", "run", "robot=so101_emulated", "guard=so101", "model=so101"]
-    settings = ["goal=scene", "seed=10000", "guard.planner_deadline_s=5", f"out={out}", f"record={tmp_path / 'kept'}"]
-    done = subprocess.run([*command, *settings], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    words = [
+        "robot=so101_emulated",
+        "guard=so101",
+        f"model.name={tmp_path / 'untrained'}",
+        "guard.uncertainty=1e9",
+        *SMALL,
+    ]
+    words += [
+        "goal=scene",
+        "seed=10000",
+        "steps=4",
+        "guard.planner_deadline_s=5",
+        f"out={out}",
+        f"record={tmp_path / 'kept'}",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", "premotor", "run", *words], cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     results = json.loads((out / "results.json").read_text())
-    assert results["success"], results
-    # The record of what was sent ends in the park pose.
-    lines = [json.loads(line) for line in (out / "blackbox.jsonl").read_text().splitlines()]
-    measured = [line for line in lines if "measured" in line][-1]["measured"]
-    np.testing.assert_allclose(np.asarray(measured[-1])[:5], so101.PARK_JOINTS, atol=0.1)
-    assert (tmp_path / "kept/meta/info.json").is_file()
+    assert results["passed"] + results["clamped"] + results["vetoed"] == 4
+    assert 0.0 < results["final_distance_cm"] < 60.0
+    kinds = [json.loads(line) for line in (out / "blackbox.jsonl").read_text().splitlines()]
+    stages = [line["stage"] for line in kinds if line["kind"] == "stop"]
+    assert stages == ["held", "parked", "released"]
+    assert json.loads((tmp_path / "kept/meta/info.json").read_text())["total_frames"] == 5
