@@ -239,6 +239,9 @@ class Station:
         """Send the next tick; a device or a record that fails stops the arm for good. Never raises."""
         try:
             self.heed()
+        except Exception as error:  # a button that cannot be asked is not held
+            self.trip(Stage.HELD, f"{type(error).__name__}: {error}")
+        try:
             target = self._streamer.tick()
             if not self.dry_run:
                 self.arm.command(target)
