@@ -66,11 +66,13 @@ class Server:
                 if message is not None:
                     self._heard_s = time.monotonic()
                     self._answer(message)
-                self._keep_time()
+                self._keep_time(quiet=message is None)
                 if self._told:
                     self._abandon(Exit.STOPPED, f"the arm's process was told to end ({self._told})")
         except LinkClosed:
             self._abandon(Exit.FAULT, "the planner's process is gone")
+        except Exception as error:  # a mistake of ours is no reason to leave an arm where it is
+            self._abandon(Exit.FAULT, f"the arm's side failed: {type(error).__name__}: {error}")
         finally:
             if self._arm is not None:
                 self._arm.disconnect()
@@ -97,20 +99,22 @@ class Server:
             return 0.0 if station.busy else IDLE_S
         return min(IDLE_S, max(0.0, station.cadence.left_s))
 
-    def _keep_time(self) -> None:
-        """The tick that is due, or in lockstep the next few; then whoever waits for the step's end is answered."""
+    def _keep_time(self, quiet: bool) -> None:
+        """The tick that is due, or in lockstep the next few; then whoever waits for the step's end is answered.
+
+        Args:
+            quiet: nothing waits to be read. Only then is the planner silent; else it was us who were busy, with a device
+                or a disk.
+        """
         station = self._station
         if station is None or not station.begun:
             return
         if self._ticking:
             silent = time.monotonic() - self._heard_s
             most = station.guard.limits.heartbeat_s
-            if silent > most and station.stop.running:
-                station.trip(
-                    Stage.HELD,
-                    f"no sign of life from the planner's process for {silent:.3f} s (limit {most:g} s)",
-                )
-                self._abandon(Exit.FAULT, station.stop.reason)
+            if quiet and silent > most:
+                words = f"no sign of life from the planner's process for {silent:.3f} s (limit {most:g} s)"
+                self._abandon(Exit.FAULT, words)
                 return
             if station.cadence.left_s <= 0:
                 station.cadence.begin()
@@ -128,12 +132,13 @@ class Server:
     def _abandon(self, code: Exit, reason: str) -> None:
         """Nobody drives any more: wind down on our own."""
         station, self._ended = self._station, code
+        if station is not None and station.begun:
+            station.trip(Stage.HELD, reason)
         with contextlib.suppress(LinkClosed):
             self._link.send({"leaving": reason})
         if station is None or not station.begun:
             return
         self._say(f"arm: {reason}; braking, then hold, park, release")
-        station.trip(Stage.HELD, reason)
         for fault in station.end(code, reason, {}, lambda words: self._say(f"arm: {words}")).faults:
             self._say(f"arm: fault: {fault}")
 
@@ -148,14 +153,16 @@ class Server:
             if answer is None:
                 raise ValueError(f"the arm's side knows no {what!r}")
             reply = answer(message)
+            if what != "finish":
+                self._reply(number, reply)
+        except LinkClosed:
+            raise
         except Exception as error:  # whatever it is, who asked is told, and the arm's time is kept
             kind = next((kind.__name__ for kind in KINDS if isinstance(error, kind)), "ArmError")
             self._link.send({"re": number, "error": kind, "words": str(error) or type(error).__name__})
             return
         if what == "finish":
             self._waiting = number
-        else:
-            self._reply(number, reply)
 
     def _reply(self, number: object, value: object) -> None:
         self._link.send({"re": number, "value": value})
@@ -225,8 +232,8 @@ class Server:
     def _do_brake(self, message: Mapping[str, Any]) -> None:
         self._connected().brake()
 
-    def _do_pause(self, message: Mapping[str, Any]) -> None:
-        self._connected().pause(str(message["why"]))
+    def _do_pause(self, message: Mapping[str, Any]) -> str:
+        return self._connected().pause(str(message["why"]))
 
     def _do_resume(self, message: Mapping[str, Any]) -> None:
         self._connected().resume()

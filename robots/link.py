@@ -65,6 +65,17 @@ class Link:
             self._break(f"the other end has left {WAITING} messages unread")
             raise LinkClosed(self._broken) from None
 
+    def offer(self, message: Mapping[str, Any]) -> bool:
+        """Send what is worth saying only while the other end reads; False, and nothing is kept, when something waits.
+
+        Raises:
+            LinkClosed: the other end is gone.
+        """
+        if not self._broken and not self._waiting.empty():
+            return False
+        self.send(message)
+        return True
+
     def receive(self, timeout_s: float | None = None) -> dict[str, Any] | None:
         """The next whole message; None when there is none within the time (None waits for ever).
 

@@ -172,6 +172,7 @@ def drive(
     code, reason, done, in_a_row = Exit.DONE, f"all {steps} steps done", 0, 0
     prefix = "dry run, nothing sent: " if dry_run else ""
     began = ended = None
+    known = ""  # why a monitor paused the arm, where the operator was told and goes on
 
     def standing() -> Standing:
         if operator.stop_requested:
@@ -180,6 +181,7 @@ def drive(
 
     def leave(when: str) -> tuple[bool, tuple[Exit, str] | None]:
         """Wait until keys and hand let the arm move: whether that took waiting; how and why the run ends, if it does."""
+        nonlocal known
         told = ""
         while True:
             may, where = standing(), side.progress if side.held_by else None
@@ -196,11 +198,16 @@ def drive(
             if may.move:  # the arm's side watches its button, and goes on by itself
                 time.sleep(POLL_S)
                 continue
-            side.pause(may.why)
+            before = side.pause(may.why)
+            if before and before != known:  # a hand that comes back has not looked at that
+                known = before
+                if consent is None or not consent.pause(before):
+                    return bool(told), (Exit.FAULT, f"{when} step {done}: {before}, and nobody is there to go on")
             while not (may := standing()).move and not may.stop:
                 time.sleep(POLL_S)
             if not may.stop:
                 side.resume()
+                known = ""
         if told:
             say(f"{prefix}going on")
         return bool(told), None
@@ -227,12 +234,14 @@ def drive(
             watch.lap("propose")
             answer: Answer | None = None
             if ask is not None:
-                side.pause("asking the operator")
+                # Who agrees to a plan has not agreed that a frozen camera does not matter.
+                paused = not side.pause("asking the operator")
                 answer = ask(reading, proposal)
                 if answer.word == "quit":
                     code, reason = Exit.STOPPED, f"{answer.sentence}, in step {done}"
                     break
-                side.resume()
+                if paused:
+                    side.resume()
                 if not answer.yes:
                     say(f"{prefix}{answer.sentence}: planning anew")
                     continue
@@ -270,9 +279,11 @@ def drive(
                 reason = f"vetoed {in_a_row} times in a row, the last time because {verdict.sentence}"
                 break
             by_monitor = progress.stage is Stage.PAUSED and not progress.by_hand
-            if by_monitor and (consent is None or not consent.pause(progress.reason)):
-                code, reason = Exit.FAULT, f"in step {step.index}: {progress.reason}, and nobody is there to go on"
-                break
+            if by_monitor:
+                known = progress.reason
+                if consent is None or not consent.pause(known):
+                    code, reason = Exit.FAULT, f"in step {step.index}: {known}, and nobody is there to go on"
+                    break
         else:
             if operator.stop_requested:
                 code, reason = Exit.STOPPED, f"stopped by the operator in step {done - 1}, the last"

@@ -31,6 +31,8 @@ from robots.stop import Stage
 BEATS_PER_HEARTBEAT = 5
 # How long an answer may take: connecting a device, a picture, a park.
 CONNECT_S, ANSWER_S, END_S = 60.0, 10.0, 120.0
+# And the end of a step, simulated ones on a busy machine included.
+STEP_S = 30.0
 ROOT = Path(__file__).resolve().parent.parent
 ERRORS: dict[str, type[Exception]] = {
     kind.__name__: kind for kind in (FileNotFoundError, FileExistsError, ValueError, OSError)
@@ -152,8 +154,10 @@ class RemoteStation:
 
     def finish(self, interrupted: Callable[[], bool]) -> Progress:
         """Wait until the step is over; when `interrupted` says so, brake."""
-        number, braked = self._send("finish"), False
+        number, braked, due = self._send("finish"), False, time.monotonic() + STEP_S
         while (reply := self._reply(number, 0.005)) is None:
+            if time.monotonic() > due:
+                raise SideGone(f"the arm's process has not finished the step for {STEP_S:g} s")
             if not braked and interrupted():
                 braked = True
                 self._send("brake")
@@ -164,9 +168,9 @@ class RemoteStation:
         """Where the arm's side stands."""
         return _progress(self._call("where"))
 
-    def pause(self, why: str) -> None:
-        """Brake and wait."""
-        self._call("pause", why=why)
+    def pause(self, why: str) -> str:
+        """Brake and wait; why the arm did not run before, empty where it did."""
+        return str(self._call("pause", why=why))
 
     def resume(self) -> None:
         """Go on after a pause."""
@@ -239,7 +243,8 @@ class RemoteStation:
                 assert message is not None
                 if "said" in message:
                     if self._said is not None:
-                        self._said(str(message["said"]))
+                        with contextlib.suppress(Exception):  # who cannot be told must not make us deaf
+                            self._said(str(message["said"]))
                 elif "leaving" in message:
                     self._gone = f"the arm's side ended the run: {message['leaving']}"
                 else:
@@ -249,7 +254,8 @@ class RemoteStation:
     def _beat(self) -> None:
         with contextlib.suppress(LinkClosed):
             while not self._alive.wait(self._beat_s):
-                self._link.send({"do": "alive"})
+                # An arm's side that parks for a while reads nothing: what it will find is sign enough.
+                self._link.offer({"do": "alive"})
 
     def _why_gone(self) -> SideGone:
         self._listener.join(1.0)  # it may have said why

@@ -118,8 +118,8 @@ class Side(Protocol):
         """Wait until the step is over; when `interrupted` says so, brake."""
         ...
 
-    def pause(self, why: str) -> None:
-        """Brake and wait; what is asked for meanwhile is vetoed."""
+    def pause(self, why: str) -> str:
+        """Brake and wait; what is asked for meanwhile is vetoed. What a monitor paused the arm for before; empty else."""
         ...
 
     def resume(self) -> None:

@@ -89,7 +89,7 @@ class Station:
         self._goal = ""
         self._aim: np.ndarray | None = None
         self._left = 0  # ticks of the step under way
-        self._braked = False
+        self._braked = self._blind = self._over = False
         self._line = _Line()
         self._look_every = max(1, round(arm.rate_hz / LOOKS_PER_SECOND))
         self._ticks = 0
@@ -135,11 +135,20 @@ class Station:
         return self.arm.measure()
 
     def begin(self, header: Mapping[str, Any]) -> None:
-        """Open the record and hold the arm where it is."""
-        self._box = self._open_record(**header)
-        self._goal = str(header.get("goal_hash") or "no goal")
-        start = self._measured() if self.dry_run else self.arm.hold()
-        self._streamer = Streamer(self.guard.limits.bounds, self.arm.rate_hz, start)
+        """Open the record and hold the arm where it is; once."""
+        if self.begun or self._over:
+            raise ArmError("the run has begun already; another one needs a new connection")
+        box = self._open_record(**header)
+        try:
+            start = self._measured() if self.dry_run else self.arm.hold()
+            self._streamer = Streamer(self.guard.limits.bounds, self.arm.rate_hz, start)
+        except Exception as error:
+            self._over = True
+            with contextlib.suppress(OSError, ValueError):
+                reason = f"the arm could not be held at the beginning: {error}"
+                box.close(code=int(Exit.FAULT), outcome="fault", reason=reason)
+            raise
+        self._goal, self._box = str(header.get("goal_hash") or "no goal"), box
 
     def check(self, actions: np.ndarray, uncertainty: float | None) -> PlanCheck:
         """Look at a whole plan (H, 7) from where the arm is; nothing is sent."""
@@ -227,21 +236,31 @@ class Station:
             self._note("resume", by="the button is held again")
 
     def tick(self) -> None:
-        """Send the next tick; a device that fails stops the arm for good. Never raises."""
+        """Send the next tick; a device or a record that fails stops the arm for good. Never raises."""
         try:
             self.heed()
+        except Exception as error:  # a button that cannot be asked is not held
+            self.trip(Stage.HELD, f"{type(error).__name__}: {error}")
+        try:
             target = self._streamer.tick()
             if not self.dry_run:
                 self.arm.command(target)
-            self._ticks += 1
-            if self._ticks % self._look_every == 0:
-                self._look(target, self.arm.measure())
         except Exception as error:  # whatever a driver does: no more of it
             self.trip(Stage.HELD, f"{type(error).__name__}: {error}")
             # There is nobody to brake for: what would be sent now is not received, or not understood.
             self._left, self._braked = 0, True
             self._streamer = Streamer(self.guard.limits.bounds, self.arm.rate_hz, _rest(self._streamer.target))
+            return
+        self._ticks += 1
         self._left = max(0, self._left - 1)
+        if self._blind or self._ticks % self._look_every:
+            return
+        try:
+            self._look(target, self.arm.measure())
+        except Exception as error:
+            # It can still be sent to, so it brakes within its limits; asking it again would only take time from that.
+            self._blind = True
+            self.trip(Stage.HELD, f"{type(error).__name__}: {error}")
 
     def brake(self) -> None:
         """Come to rest as soon as the limits allow; the step under way is not finished."""
@@ -254,14 +273,23 @@ class Station:
         stage = min(stage, Stage.HELD)
         if self.stop.advance(stage, reason) or self._take_over(stage, reason):
             self.brake()
+            # What a person allowed, they allowed before they knew of this; a task goes on only where they go on from a pause.
+            if stage is Stage.HELD:
+                self._permits.revoke_all(reason)
+            elif self._permit is not None and self._permit.kind == "plan":
+                self._permits.revoke(self._permit, f"when the arm was paused: {reason}")
             self._note("trip", stage=stage.name.lower(), reason=reason)
 
-    def pause(self, why: str) -> None:
-        """Brake and wait; what is asked for meanwhile is vetoed."""
+    def pause(self, why: str) -> str:
+        """Brake and wait; what is asked for meanwhile is vetoed. What a monitor paused the arm for before; empty else."""
+        if self.stop.stage >= Stage.HELD:
+            raise ArmError(f"the arm was stopped for good: {self.stop.reason}")
+        before = "" if self.paused_by_hand else self.stop.reason
         self._asked_s = None  # whatever was awaited: what goes on after a pause begins with a new look
         if self.stop.advance(Stage.PAUSED, why) or self._take_over(Stage.PAUSED, why):
             self.brake()
             self._note("pause", reason=why)
+        return before
 
     def resume(self) -> None:
         """Go on after a pause; from any other rung there is no way back."""
@@ -272,7 +300,10 @@ class Station:
         self.heed()
 
     def end(self, code: Exit, reason: str, loop: Mapping[str, Any], say: Callable[[str], None]) -> Wound:
-        """Brake, hold, park, release, close the record."""
+        """Brake, hold, park, release, close the record. An arm whose run never began is held and not moved."""
+        if not self.begun:
+            return self._end_before_the_beginning(reason, say)
+        self._over = True
         # Before the arm is wound down: should the power go while it parks, the record says why it ended.
         if self._box is not None:
             with contextlib.suppress(OSError, ValueError):
@@ -298,6 +329,20 @@ class Station:
         return Wound(tuple(faults), report.to_dict() if report.ticks else {}, dropped)
 
     # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _end_before_the_beginning(self, reason: str, say: Callable[[str], None]) -> Wound:
+        """Without a record nothing moves."""
+        if self.stop.stage >= Stage.HELD:
+            return Wound()
+        self.stop.advance(Stage.HELD, reason)
+        say(f"{self.arm.name} is left as it stands, held and not parked: the run never began, and has no record")
+        if self.dry_run:
+            return Wound()
+        try:
+            self.arm.hold()
+        except Exception as error:
+            return Wound((f"could not hold {self.arm.name}: {error}",))
+        return Wound()
 
     def _park(self) -> None:
         """To the park pose, slowly, watched like any other movement; what is amiss on the way ends it."""
@@ -360,6 +405,10 @@ class Station:
             raise ArmError("nothing can be asked for before the arm was looked at")
         if not self.stop.running:
             return vetoed(f"the arm takes nothing now: {self.stop.reason}")
+        # The planner says when it looked; when we looked for it is known here.
+        age, most = self.arm.now() - self._seen.monotonic_s, self.guard.limits.observation_age_s
+        if age > most:
+            return vetoed(f"the arm was looked at {age:.3f} s ago (limit {most:g} s)")
         measured = self._seen.observation
         state = State(measured["observation.state"], measured["observation.joints"], self._streamer.target, self._aim)
         verdict = self.guard.review(state, asked, self.arm.now())

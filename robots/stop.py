@@ -35,7 +35,8 @@ class SoftwareStop:
 
     Attributes:
         stage: where we are.
-        reason: why we are not running: the first reason given since we were; later ones do not replace it.
+        reason: why we are not running: the first reason given since we were; later ones do not replace it, but that of a
+            pause gives way to what stopped us for good.
         history: every rung taken, with its reason.
     """
 
@@ -53,8 +54,8 @@ class SoftwareStop:
         """Go down to a stage; False, and nothing changes, when we are there or further already."""
         if stage <= self.stage:
             return False
-        self.stage = Stage(stage)
-        self.reason = self.reason or reason
+        paused, self.stage = self.stage is Stage.PAUSED, Stage(stage)
+        self.reason = reason if paused else self.reason or reason
         self.history.append((self.stage, reason))
         return True
 
