@@ -61,7 +61,14 @@ class Planner:
         self.left = ""
         settings = {"task": "reach", "seed": 10_000, "pace": "real"}
         self.ask(
-            "connect", arm=f"{__name__}:{kind}", settings=settings, limits=WORDS, record=str(record), dry_run=False
+            "connect",
+            arm=f"{__name__}:{kind}",
+            settings=settings,
+            limits=WORDS,
+            record=str(record),
+            dry_run=False,
+            hold=None,
+            button=None,
         )
 
     def ask(self, do: str, **values: Any) -> Any:

@@ -96,6 +96,7 @@ def test_kill_minus_nine_of_the_planner_ends_in_a_hold_and_a_park(
     assert f"ended fault: {trip['reason']}" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_planner_that_gives_no_sign_of_life_ends_in_a_hold_and_a_park(run: Run) -> None:
     run.until("step   2")
     stopped = time.time()
@@ -126,6 +127,7 @@ def test_kill_minus_nine_of_the_arms_side_is_said_with_what_the_hardware_does(ru
     assert killed - run.record[-1]["wall_s"] < 0.15
 
 
+@pytest.mark.slow
 def test_the_arms_side_told_to_end_winds_down(run: Run) -> None:
     run.until("step   3")
     os.kill(run.arm, signal.SIGTERM)
@@ -136,6 +138,7 @@ def test_the_arms_side_told_to_end_winds_down(run: Run) -> None:
     assert run.of("end")[0]["outcome"] == "stopped"
 
 
+@pytest.mark.slow
 def test_a_planner_killed_before_anything_began_leaves_no_process_behind(run: Run) -> None:
     run.until("ok  arm")
     os.kill(run.child.pid, signal.SIGKILL)
