@@ -21,7 +21,7 @@ from robots import lerobot_driver, lerobot_health, ports
 from robots import lerobot_settings as settings
 from robots.arm import Arm, ArmError, Health, JointTarget, Measured, Reading, check_target
 from robots.body import Body
-from robots.lerobot_bus import SLACK_RAD, ServoBus
+from robots.lerobot_bus import SLACK_RAD, ServoBus, again
 from robots.lerobot_camera import Pictures
 from robots.lerobot_driver import Units
 
@@ -270,7 +270,7 @@ class LeRobotArm(Arm):
         else:
             servos.check_file(self.type, self._port)
             with self._said("open"):
-                bus.connect()
+                again(bus.connect, lambda: bus.disconnect(disable_torque=False))
             with self._said("read the calibration of"):
                 servos.check_calibration()
             self._units = lerobot_driver.units_of_bus(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from robots.arm import ArmError
@@ -21,6 +21,22 @@ RETRIES = 2
 SLACK_RAD = 0.1
 # Answers that were left on their way are waited for, but not forever.
 QUIET_MOST_S = 1.0
+PAUSE_S = 0.1
+
+
+def again(connect: Callable[[], object], undo: Callable[[], object]) -> None:
+    """Connect, and once more where a servo did not answer: LeRobot asks each only once whether it is there."""
+    for tries_left in range(RETRIES, -1, -1):
+        try:
+            connect()
+        except (ConnectionError, RuntimeError):
+            if not tries_left:
+                raise
+            with contextlib.suppress(Exception):  # it may not have come so far as to be open
+                undo()
+            time.sleep(PAUSE_S)
+        else:
+            return
 
 
 class ServoBus:
@@ -97,7 +113,7 @@ class ServoBus:
                 camera.connect()
             return
         self.bus.disconnect(disable_torque=False)
-        self.robot.connect(calibrate=False)
+        again(lambda: self.robot.connect(calibrate=False), lambda: self.bus.disconnect(disable_torque=False))
 
     def limit_speed(self, rad_s: float) -> None:
         """No servo goes faster than this, whatever goal it is given by whomever; `unlimit_speed` undoes it."""

@@ -62,7 +62,6 @@ def test_the_list_is_the_default(call, capsys: pytest.CaptureFixture[str]) -> No
         (("park", "confrim=true"), "did you mean confirm?"),
         (("park", "speed=fast"), "speed=fast"),
         (("doctor", "rehearse_s=-1"), "rehearse_s=-1"),
-        (("doctor", "robot=franka", "guard=fr3"), "robot=franka needs a value: say robot.address=..."),
     ],
 )
 def test_wrong_words_get_the_nearest_right_one(  # type: ignore[no-untyped-def]
