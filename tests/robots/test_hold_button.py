@@ -75,6 +75,7 @@ def wait_for(run: Run, kind: str, count: int) -> None:
         assert time.monotonic() < due
 
 
+@pytest.mark.slow
 def test_letting_go_brakes_at_the_next_tick_even_while_the_planner_hangs(run: Run, pedal: Pedal) -> None:
     run.until("paused: hold KEY_B of")
     assert not run.of("step")

@@ -56,6 +56,7 @@ def test_a_script_drives_in_the_planners_place_and_the_run_is_kept(
     assert "no  dataset        r holds something that no arm recorded" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_recording_has_what_was_sent_and_measured(call: Premotor, tmp_path: Path) -> None:
     import rerun as rr
 

@@ -74,6 +74,7 @@ def test_a_task_is_approved_once_paused_and_stopped(untrained: Path, tmp_path: P
         assert picture.size == (1500, 950)
 
 
+@pytest.mark.slow
 def test_every_plan_is_approved_or_planned_anew(
     call: Premotor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -119,6 +120,7 @@ def test_no_yes_is_a_no_to_everything(
     assert [line["stage"] for line in lines(tmp_path / "r", "stop")][-3:] == ["held", "parked", "released"]
 
 
+@pytest.mark.slow
 def test_a_plan_the_guard_refuses_is_put_before_nobody(
     call: Premotor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

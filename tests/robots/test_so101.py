@@ -258,6 +258,7 @@ def test_damaged_answers_are_asked_for_again(arm: LeRobotArm, emulated: Emulated
     np.testing.assert_allclose(arm.measure().joints, before.joints, atol=0.01)
 
 
+@pytest.mark.slow
 def test_a_bus_that_only_garbles_is_given_up(arm: LeRobotArm, emulated: EmulatedSO101) -> None:
     emulated.fault("corrupt", count=1000)
     with pytest.raises(ArmError, match="Incorrect status packet"):
@@ -461,6 +462,7 @@ def test_every_fault_and_no_other_can_be_asked_for(emulated: EmulatedSO101) -> N
     }
 
 
+@pytest.mark.slow
 def test_it_runs_as_a_program_of_its_own_and_ends_without_a_trace(tmp_path: Path) -> None:
     found = tmp_path / "arm.json"
     command = [sys.executable, "-m", "robots.emulated.so101", "--port-file", str(found), "--image-size", "0"]

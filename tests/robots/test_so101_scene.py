@@ -83,6 +83,7 @@ def test_play_is_a_dataset_with_the_guards_actions(tmp_path: Path) -> None:
     assert np.unique(action[:12, 3]).size > 6
 
 
+@pytest.mark.slow
 def test_play_is_the_same_again() -> None:
     (seen, asked), (again, same) = episode(1234, LIMITS, 4), episode(1234, LIMITS, 4)
     np.testing.assert_array_equal(asked, same)
