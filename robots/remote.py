@@ -23,6 +23,7 @@ from robots.exits import Exit
 from robots.guard import Verdict
 from robots.link import Link, LinkClosed
 from robots.plancheck import PlanCheck
+from robots.priority import go_first
 from robots.scene import Scene
 from robots.side import About, Progress, Wound
 from robots.stop import Stage
@@ -252,6 +253,7 @@ class RemoteStation:
         self._replies.put(None)
 
     def _beat(self) -> None:
+        go_first(waits_busily=True)  # a planner at work must not look like one that is gone
         with contextlib.suppress(LinkClosed):
             while not self._alive.wait(self._beat_s):
                 # An arm's side that parks for a while reads nothing: what it will find is sign enough.
