@@ -136,7 +136,8 @@ class RemoteStation:
     def begin(self, header: Mapping[str, Any]) -> None:
         """Open the record and hold the arm where it is; from now on signs of life are sent."""
         # A full collection of a planner's memory keeps Python's lock for over 0.1 s, and the arm's side takes that for a
-        # planner that is gone (measured: three runs of three broke off). While an arm is driven only young garbage is collected.
+        # planner that is gone (measured: three runs of three broke off). While an arm is driven only young garbage is
+        # collected.
         gc.collect()
         gc.freeze()
         gc.disable()
