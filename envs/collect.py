@@ -8,7 +8,6 @@ same command goes on where the last one stopped, and a larger `episodes` continu
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import functools
 import json
 import multiprocessing
@@ -21,7 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from envs.episode_store import Episode, keep_whole, stage, staged_paths, write_atomically
+from envs.episode_store import Episode, keep_whole, own_folder, stage, staged_paths, write_atomically
 from envs.lerobot_files import check_files, finish, finished_episodes
 from envs.recipe import Recipe, play_episode
 from envs.workers import obey_parent
@@ -78,18 +77,9 @@ def collect(recipe: Recipe, root: Path, workers: int = 2) -> Collected:
 @contextlib.contextmanager
 def _owned(root: Path) -> Iterator[None]:
     """The folder, made if need be and ours alone while we write; the lock ends with the process, however it ends."""
-    if root.exists() and not root.is_dir():
-        raise ValueError(f"{root} is a file; choose another out=")
+    folder = own_folder(root, "out")
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        folder = os.open(root, os.O_RDONLY)
-    except OSError as error:
-        raise ValueError(f"{root} cannot be made or entered ({error.strerror}); choose another out=") from None
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
-    except BlockingIOError:
-        raise ValueError(f"another collection is writing into {root}; wait for it, or choose another out=") from None
     finally:
         os.close(folder)
 

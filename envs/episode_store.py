@@ -11,6 +11,7 @@ observation is a frame too, with zero actions, so that T actions give T + 1 fram
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import io
 import json
 import os
@@ -195,3 +196,25 @@ def discard_staged(root: Path) -> None:
         path.unlink()
     if folder.exists():
         folder.rmdir()
+
+
+def own_folder(root: Path, key: str) -> int:
+    """A folder, made if need be and ours alone until the returned descriptor is closed, or the process ends however it may.
+
+    Args:
+        root: the folder.
+        key: what a person says to choose another, for the sentences.
+    """
+    if root.exists() and not root.is_dir():
+        raise ValueError(f"{root} is a file; choose another {key}=")
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        folder = os.open(root, os.O_RDONLY)
+    except OSError as error:
+        raise ValueError(f"{root} cannot be made or entered ({error.strerror}); choose another {key}=") from None
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(folder)
+        raise ValueError(f"another collection is writing into {root}; wait for it, or choose another {key}=") from None
+    return folder

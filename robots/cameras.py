@@ -7,12 +7,14 @@ import difflib
 import importlib
 import pkgutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-from robots.arm import ArmError
+from robots.arm import ArmError, Measured, Reading
+from robots.kinematics import Kinematics
+from robots.pose import tool_state
 
 # A frame older than this is no frame; LeRobot's own bound.
 LATEST_MS = 500
@@ -40,6 +42,14 @@ class Cameras:
             except Exception as error:  # every camera has errors of its own
                 self.disconnect()
                 raise ArmError(f"camera {name} cannot be opened: {_first(error)}") from error
+
+    def observe(self, kinematics: Kinematics, measure: Callable[[], Measured]) -> Reading:
+        """Cameras, then joints and tool pose: what an arm with these cameras observes."""
+        frames, taken = self.read()
+        measured = measure()
+        frames["observation.state"] = tool_state(kinematics, measured.joints, measured.gripper)
+        frames["observation.joints"] = measured.joints.astype(np.float32)
+        return Reading(frames, measured.monotonic_s, time.time(), taken)
 
     def read(self) -> tuple[dict[str, np.ndarray], dict[str, float]]:
         """The newest frames by LeRobot's names, (H, W, 3) uint8 each, and when each was taken (monotonic s).

@@ -7,8 +7,6 @@ any moment, a recording loses the episode that was under way and no other.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
 import os
 import time
@@ -20,7 +18,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from envs.episode_store import Episode, Layout, keep_whole, stage, write_atomically
+from envs.episode_store import Episode, Layout, keep_whole, own_folder, stage, write_atomically
 from envs.lerobot_files import check_files, finish, finished_episodes
 from envs.recipe import VECTORS
 from envs.tabletop import ACTION_NAMES, STATE_NAMES
@@ -68,7 +66,7 @@ class EpisodeRecorder:
             raise ValueError(f"pictures of {image_size} px cannot be filmed; give an even number from 16")
         self.root, self._space, self._robot = Path(root), space, robot
         self._image_size = image_size
-        self._folder = _own(self.root)
+        self._folder = own_folder(self.root, "record")
         try:
             self._layout = self._resume()
         except BaseException:
@@ -274,21 +272,3 @@ def _part(seen: Mapping[str, np.ndarray], name: str) -> np.ndarray:
     if name not in seen:
         raise ValueError(f"an observation lacks {name}, which this recording has in every frame")
     return np.asarray(seen[name])
-
-
-def _own(root: Path) -> int:
-    """The folder, made if need be and ours alone while we write; the lock ends with the process, however it ends."""
-    if root.exists() and not root.is_dir():
-        raise ValueError(f"{root} is a file; choose another record=")
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        folder = os.open(root, os.O_RDONLY)
-    except OSError as error:
-        raise ValueError(f"{root} cannot be made or entered ({error.strerror}); choose another record=") from None
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        with contextlib.suppress(OSError):
-            os.close(folder)
-        raise ValueError(f"somebody else is writing into {root}; wait for them, or choose another record=") from None
-    return folder

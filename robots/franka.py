@@ -25,7 +25,6 @@ from robots.cadence import Cadence
 from robots.cameras import Cameras
 from robots.franka_hand import Hand
 from robots.franka_model import HOME, JOINTS, KINDS, TOOL, flange, kinematics, model
-from robots.pose import tool_state
 from robots.settings import require
 from robots.stream import MotionBounds, Streamer
 
@@ -174,11 +173,7 @@ class FrankaArm(Arm):
 
     def observe(self) -> Reading:
         """Cameras, then joints and tool pose."""
-        frames, taken = self._cameras.read()
-        measured = self.measure()
-        frames["observation.state"] = tool_state(self.kinematics, measured.joints, measured.gripper)
-        frames["observation.joints"] = measured.joints.astype(np.float32)
-        return Reading(frames, measured.monotonic_s, time.time(), taken)
+        return self._cameras.observe(self.kinematics, self.measure)
 
     def command(self, target: JointTarget) -> None:
         """Make a target the reference of the law; the first one that moves begins a control session."""

@@ -21,7 +21,6 @@ from robots.body import Body, MujocoBody, Plane
 from robots.cadence import Cadence
 from robots.cameras import Cameras
 from robots.kinematics import Kinematics
-from robots.pose import tool_state
 from robots.settings import require
 from robots.stream import MotionBounds, Streamer
 
@@ -148,11 +147,7 @@ class TrossenArm(Arm):
 
     def observe(self) -> Reading:
         """Cameras, then joints and tool pose."""
-        frames, taken = self._cameras.read()
-        measured = self.measure()
-        frames["observation.state"] = tool_state(self.kinematics, measured.joints, measured.gripper)
-        frames["observation.joints"] = measured.joints.astype(np.float32)
-        return Reading(frames, measured.monotonic_s, time.time(), taken)
+        return self._cameras.observe(self.kinematics, self.measure)
 
     def command(self, target: JointTarget) -> None:
         """Hand the driver a goal one tick ahead; the first one takes the joints out of idle where they stand."""

@@ -17,7 +17,6 @@ import numpy as np
 from robots.arm import Arm, ArmError, Health, JointTarget, Measured, Reading, check_target
 from robots.cameras import Cameras
 from robots.mujoco_kinematics import MujocoKinematics
-from robots.pose import tool_state
 from robots.settings import require
 
 INSTALL = "pip install ur-rtde==1.6.5"
@@ -107,11 +106,7 @@ class UrArm(Arm):
 
     def observe(self) -> Reading:
         """Cameras, then joints and tool pose."""
-        frames, taken = self._cameras.read()
-        measured = self.measure()
-        frames["observation.state"] = tool_state(self.kinematics, measured.joints, 0.0)
-        frames["observation.joints"] = measured.joints.astype(np.float32)
-        return Reading(frames, measured.monotonic_s, time.time(), taken)
+        return self._cameras.observe(self.kinematics, self.measure)
 
     def command(self, target: JointTarget) -> None:
         """servoJ to the target; nothing is sent to an arm that says it is stopped."""

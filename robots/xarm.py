@@ -17,7 +17,6 @@ import numpy as np
 from robots.arm import Arm, ArmError, Health, JointTarget, Measured, Reading, check_target
 from robots.cameras import Cameras
 from robots.mujoco_kinematics import MujocoKinematics
-from robots.pose import tool_state
 from robots.settings import require
 
 INSTALL = "pip install xarm-python-sdk==1.18.4"
@@ -115,11 +114,7 @@ class XArm(Arm):
 
     def observe(self) -> Reading:
         """Cameras, then joints and tool pose."""
-        frames, taken = self._cameras.read()
-        measured = self.measure()
-        frames["observation.state"] = tool_state(self.kinematics, measured.joints, measured.gripper)
-        frames["observation.joints"] = measured.joints.astype(np.float32)
-        return Reading(frames, measured.monotonic_s, time.time(), taken)
+        return self._cameras.observe(self.kinematics, self.measure)
 
     def command(self, target: JointTarget) -> None:
         """One servo target; the first one enables the motors and changes to servo mode."""

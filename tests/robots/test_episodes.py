@@ -116,7 +116,7 @@ def test_other_arms_rates_and_folders_are_refused(tmp_path: Path) -> None:
         EpisodeRecorder(mine / "meta/info.json", SPACE, "panda")
     with (
         EpisodeRecorder(mine, SPACE, "so101"),
-        pytest.raises(ValueError, match="somebody else is writing into"),
+        pytest.raises(ValueError, match="another collection is writing into"),
     ):
         EpisodeRecorder(mine, SPACE, "so101")
     with EpisodeRecorder(mine, SPACE, "so101") as recorder:
