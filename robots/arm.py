@@ -126,6 +126,7 @@ class Arm(ABC):
         lockstep: simulated time passes only while targets are sent, so nobody waits between them.
         untested: what a person must know of an adapter that never met its device; empty otherwise.
         when_killed: what the hardware does when the process that drives it is killed.
+        watching: set before `connect`: only to be read. Nothing is taken over or energised where the device leaves a choice.
     """
 
     name: str
@@ -140,6 +141,7 @@ class Arm(ABC):
     lockstep: bool = False
     untested: str = ""
     when_killed: str = "not known"
+    watching: bool = False
 
     @property
     def scene(self) -> Scene | None:
@@ -242,8 +244,13 @@ def find(name: str) -> type[Arm]:
     raise ValueError(f"arm {name!r}: {module_name} has no class {class_name} that derives from robots.arm.Arm")
 
 
-def connect(name: str, **config: Any) -> Arm:
+def connect(name: str, *, watching: bool = False, **config: Any) -> Arm:
     """A connected arm; use it in a `with` block, which disconnects it.
+
+    Args:
+        name: of the arm.
+        watching: it is only to be read; its motors are left as they are where the device leaves that choice.
+        config: its settings.
 
     Raises:
         ValueError: when the name or a setting is unknown.
@@ -253,6 +260,7 @@ def connect(name: str, **config: Any) -> Arm:
         arm = kind(**config)
     except TypeError as error:
         raise ValueError(f"arm {name!r} does not take these settings: {error}") from error
+    arm.watching = watching
     arm.connect()
     return arm
 

@@ -175,12 +175,13 @@ class Server:
         if message["hold"] is not None:
             # Here and not with the planner: one that hangs must not keep the arm moving. A terminal stays with the planner.
             self._hand = enable(str(message["hold"]), simulated=False, keys=Keys(-1), button=message["button"])
-        self._arm = connect(message["arm"], **message["settings"])
+        dry = bool(message["dry_run"])
+        self._arm = connect(message["arm"], watching=dry, **message["settings"])
         self._station = Station(
             self._arm,
             Guard(limits, self._arm.kinematics, self._arm.body),
             lambda **header: BlackBox(record, queued=True, **header),
-            dry_run=bool(message["dry_run"]),
+            dry_run=dry,
             hand=self._hand,
         )
         return {

@@ -90,6 +90,7 @@ class Cadence:
         self.report = CadenceReport(self.period_s)
         self._due: float | None = None
         self._last: float | None = None
+        self._latest_s = 0.0
 
     @property
     def left_s(self) -> float:
@@ -101,9 +102,16 @@ class Cadence:
         now = self._clock()
         if self._last is not None:
             self.report.add(now - self._last)
+        if self._due is not None:
+            self._latest_s = max(self._latest_s, now - self._due)
         self._last = now
         keeps = self._due is not None and now - self._due < self.period_s
         self._due = (self._due if keeps and self._due is not None else now) + self.period_s
+
+    def take_lateness(self) -> float:
+        """How late the latest tick since the last such question began, seconds; not negative."""
+        latest, self._latest_s = self._latest_s, 0.0
+        return latest
 
     def rest(self) -> None:
         """Nothing is due until the next tick; the time since the last one is no period."""

@@ -142,7 +142,8 @@ def _with_arm(action: str, cfg: DictConfig, operator: Operator, keys: Keys, say:
     limits = checks.check("limits", lambda: _limits(cfg))
     checks.check("driver", lambda: checkup.driver(name))
     settings = {str(key): value for key, value in robot.items()}
-    arm = checks.check("arm", lambda: _connect(name, settings)) if checks.passed else None
+    watching = action == "doctor" or dry
+    arm = checks.check("arm", lambda: _connect(name, settings, watching=watching)) if checks.passed else None
     if arm is None or limits is None:
         return _refused(checks, say)
     with arm:
@@ -259,11 +260,11 @@ def _limits(cfg: DictConfig) -> tuple[Limits, str]:
     return limits, f"{len(limits.joint_names)} joints, hash {limits.hash}"
 
 
-def _connect(name: str, settings: Mapping[str, Any]) -> tuple[Arm, str]:
+def _connect(name: str, settings: Mapping[str, Any], *, watching: bool) -> tuple[Arm, str]:
     kept = {key: value for key, value in settings.items() if key != "name"}
     if not getattr(find(name), "simulated", False):
         kept.pop("pace", None)  # only a simulated arm has a choice of time
-    arm = connect(name, **kept)
+    arm = connect(name, watching=watching, **kept)
     return arm, f"{arm.name} answers"
 
 

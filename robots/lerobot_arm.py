@@ -130,6 +130,8 @@ class LeRobotArm(Arm):
     def connect(self) -> None:
         """Open port and cameras; the arm is held where it stands, whatever goal its servos still had.
 
+        An arm that is only watched keeps its torque as it was, on or off.
+
         Raises:
             ArmError: no such port, somebody else has it, servos do not answer, or calibration is missing.
         """
@@ -147,12 +149,12 @@ class LeRobotArm(Arm):
             self._claim.shut()
         self.identity = self._identity()
         self.calibration_hash = lerobot_driver.calibration_hash(self._robot)
-        self._connected, self._released = True, False
+        self._connected, self._released = True, self.watching
         try:
             with self._talking("read"):
                 self._held = self._standing()
                 self._sweep = None if self._bus is None else lerobot_health.Sweep(self._bus)
-                if self._bus is None:
+                if self._bus is None and not self.watching:
                     self._send(self._held)
         except BaseException:
             self._close()
@@ -216,7 +218,8 @@ class LeRobotArm(Arm):
     def command(self, target: JointTarget) -> None:
         """Send one target; one outside the calibrated range is refused whole."""
         if self._released:
-            raise ArmError(f"{self.name} is released and takes no target; connect it again")
+            why = "is only watched" if self.watching else "is released"
+            raise ArmError(f"{self.name} {why} and takes no target; connect it again")
         check_target(self, target)
         with self._talking("send"):
             leap = np.abs(target.joints - self._held.joints)
@@ -277,17 +280,24 @@ class LeRobotArm(Arm):
                 robot, bus, self.joint_names, self._gripper, self._gripper_range, self._signs, self._zeros
             )
             self._check_stand()
-            # The driver may switch torque off and on; whatever goal the servos still have must be where they stand by then.
-            with self._said("take over"):
-                if self._servo_speed is not None:
-                    servos.limit_speed(self._servo_speed)
-                servos.take_over()
-                servos.connect_driver()
-                servos.take_over()
+            if self.watching:
+                with self._said("open a camera of"):
+                    servos.connect_cameras()
+            else:
+                self._take_over(servos)
         self._lower, self._upper = self._units.lower, self._units.upper
         narrowed = getattr(self._model, "narrowed", None)
         if narrowed is not None:
             self.kinematics = narrowed(self._lower, self._upper)
+
+    def _take_over(self, servos: ServoBus) -> None:
+        # The driver may switch torque off and on; whatever goal the servos still have must be where they stand by then.
+        with self._said("take over"):
+            if self._servo_speed is not None:
+                servos.limit_speed(self._servo_speed)
+            servos.take_over()
+            servos.connect_driver()
+            servos.take_over()
 
     def _close(self) -> None:
         """Give back whatever is open; never switches torque off."""
@@ -336,7 +346,7 @@ class LeRobotArm(Arm):
     def _standing(self) -> JointTarget:
         """What the arm holds after connecting: its goals, or where it stands for a driver that cannot say them."""
         assert self._units is not None
-        if self._servos is None:
+        if self._servos is None or self.watching:
             measured = self._measure()
             return JointTarget.still(np.clip(measured.joints, self._lower, self._upper), measured.gripper)
         goals = self._servos.read("Goal_Position")

@@ -19,6 +19,8 @@ from robots.lerobot_driver import POSITION
 RETRIES = 2
 # A servo bends so far away from what it holds, under its load; its goal is then no stranger's.
 SLACK_RAD = 0.1
+# A read of the port sleeps so long at most before the driver looks at its own clock, seconds.
+LOOK_S = 0.005
 # Answers that were left on their way are waited for, but not forever.
 QUIET_MOST_S = 1.0
 PAUSE_S = 0.1
@@ -39,6 +41,23 @@ def again(connect: Callable[[], object], undo: Callable[[], object]) -> None:
             return
 
 
+def sleep_while_reading(bus: Any) -> None:
+    """Let the driver's reads sleep until their bytes are there.
+
+    The motors' SDKs open the port so that a read returns at once and ask again and again. A program at high priority that
+    waits like that takes the processor from the very part of the kernel that would bring it the answer.
+    """
+    port = bus.port_handler
+    open_port = port.setupPort
+
+    def open_and_wait(*words: Any) -> Any:
+        opened = open_port(*words)
+        port.ser.timeout = LOOK_S
+        return opened
+
+    port.setupPort = open_and_wait
+
+
 class ServoBus:
     """The servos of one LeRobot robot.
 
@@ -52,6 +71,7 @@ class ServoBus:
         self.robot, self.bus, self.who = robot, bus, who
         self._speeds: dict[str, int] = {}
         self._untidy_s = 0.0
+        sleep_while_reading(bus)
 
     def check_file(self, kind: str, port: str | None) -> None:
         """A calibration file is there and speaks of every motor: without one the driver would ask on the terminal."""
@@ -109,11 +129,15 @@ class ServoBus:
         connected, which is all that is left of the driver's connect then.
         """
         if self._held_and_configured():
-            for camera in self.robot.cameras.values():
-                camera.connect()
+            self.connect_cameras()
             return
         self.bus.disconnect(disable_torque=False)
         again(lambda: self.robot.connect(calibrate=False), lambda: self.bus.disconnect(disable_torque=False))
+
+    def connect_cameras(self) -> None:
+        """Without the driver, which would energise the servos."""
+        for camera in self.robot.cameras.values():
+            camera.connect()
 
     def limit_speed(self, rad_s: float) -> None:
         """No servo goes faster than this, whatever goal it is given by whomever; `unlimit_speed` undoes it."""

@@ -428,12 +428,13 @@ class Station:
 
     def _look(self, sent: JointTarget, measured: Measured) -> None:
         """What the arm did: for the monitors and for the record."""
-        now = self.arm.now()
+        now, late_s = self.arm.now(), self.cadence.take_lateness()
         if not self.arm.lockstep and now - self._health_s >= HEALTH_EVERY_S:
             self._health, self._health_s = self.arm.health(), now
         signs = Signs(
             now,
             state_s=measured.monotonic_s,
+            late_s=None if self.arm.lockstep or not self._streamer.moving else late_s,
             asked_s=None if self.arm.lockstep or self.stop.stage is Stage.PAUSED else self._asked_s,
             joints=measured.joints,
             sent=None if self.dry_run else sent.joints,

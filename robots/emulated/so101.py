@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import json
 import os
 import shutil
@@ -85,6 +86,7 @@ class Emulator:
     def run(self, going: Callable[[], bool]) -> None:
         """Physics in real time, until told otherwise."""
         go_first(waits_busily=False)
+        gc.freeze()  # collecting what is there anyway would keep the servos from answering
         sys.setswitchinterval(SWITCH_S)
         done = time.monotonic()
         while going():

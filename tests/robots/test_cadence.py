@@ -50,3 +50,5 @@ def test_a_late_tick_is_caught_up_and_a_gap_begins_a_new_beat_and_is_told() -> N
     assert report.worst_s == pytest.approx(0.2)
     assert report.within == 3  # 20, 27, 13, 200, 20, 20 ms
     assert "1 longer than 70 ms" in report.sentence()
+    assert cadence.take_lateness() == pytest.approx(0.18)  # a fifth of a second of work, where a fiftieth was wanted
+    assert cadence.take_lateness() == 0.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -138,6 +139,27 @@ def test_a_planner_that_fails_is_a_fault(bench: Bench) -> None:
     assert ending.code is Exit.FAULT
     assert "the model file is gone" in ending.reason
     bench.assert_parked_and_released()
+
+
+def test_an_arm_in_motion_that_is_not_sent_to_in_time_pauses(tmp_path: Path) -> None:
+    class Stalls(MujocoArm):
+        """Its driver takes too long for one target, in the middle of a step."""
+
+        sent = 0
+
+        def command(self, target: JointTarget) -> None:
+            Stalls.sent += 1
+            if Stalls.sent == 10:
+                time.sleep(LIMITS.late_tick_s + 0.1)
+            super().command(target)
+
+    arm = Stalls(task="push", seed=10_002, pace="real")
+    arm.connect()
+    ending = Bench(arm, tmp_path).drive(gentle)
+    arm.disconnect()
+    assert ending.code is Exit.FAULT  # nobody is there to go on from a pause
+    assert "a tick was sent 3" in ending.reason
+    assert f"ms late (limit {1000 * LIMITS.late_tick_s:g} ms)" in ending.reason
 
 
 def test_ctrl_c_stops_before_the_next_step(bench: Bench) -> None:

@@ -129,6 +129,28 @@ def test_what_was_let_go_is_caught_where_it_fell(emulated: EmulatedSO101) -> Non
     assert max(truth["fastest"].values()) < 1.0
 
 
+def test_an_arm_that_is_only_watched_is_left_as_it_is(emulated: EmulatedSO101) -> None:
+    for motor in so101.MOTORS:
+        emulated.fault("limp", servo=motor)
+    emulated.fault("stale_goal", servo="shoulder_pan", radians=1.0)
+    stands = settled(emulated)
+    before = emulated.truth()
+    arm = make(emulated, cameras=emulated.settings["cameras"])
+    arm.watching = True
+    arm.connect()
+    try:
+        for name, angle in zip(so101.JOINT_NAMES, arm.measure().joints, strict=True):
+            assert angle == pytest.approx(stands[name], abs=0.02)
+        assert "observation.images.front" in arm.observe().observation
+        with pytest.raises(ArmError, match="is only watched and takes no target"):
+            arm.command(JointTarget.still(arm.measure().joints, 0.5))
+    finally:
+        arm.disconnect()
+    after = emulated.truth()
+    assert not any(after["torque"].values())
+    assert after["raw_goals"] == before["raw_goals"]
+
+
 def test_lerobots_own_connect_would_have_run_off(emulated: EmulatedSO101) -> None:
     """The reason for the above, seen: without the adapter the same arm swings a radian."""
     from lerobot.robots.so_follower import SO101Follower, SO101FollowerConfig
