@@ -13,9 +13,9 @@ def go_first(*, waits_busily: bool) -> str:
     """Schedule the calling thread before others, as far as the system allows; returns how, as words for a report.
 
     Args:
-        waits_busily: whether it waits by asking again and again, as Feetech's SDK does for every answer. At real-time
-            priority such a thread keeps the kernel from handing it the answer (seen on a pseudo-terminal: no answer
-            within 150 ms); it is given a better nice value instead.
+        waits_busily: whether it may wait by asking again and again, as a driver may (`lerobot_bus` has its own sleep). At
+            real-time priority such a thread keeps the kernel from handing it the answer (seen on a pseudo-terminal: no
+            answer within 150 ms); it is given a better nice value instead.
 
     Either needs root, or `rtprio` and `nice` entries in /etc/security/limits.conf. Threads and processes begun later do not
     inherit real-time priority; they do inherit the nice value.
