@@ -89,7 +89,7 @@ COMMANDS = {
         ),
         Command(
             "robots", "robots.commands:main", "which arms are here; one looked over, parked, let go",
-            "premotor robots doctor robot=mujoco", ("list", "doctor", "home", "park", "release", "find"),
+            "premotor robots doctor robot=mujoco", ("list", "doctor", "picture", "home", "park", "release", "find"),
         ),
     )
 }  # fmt: skip

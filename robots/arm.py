@@ -125,6 +125,7 @@ class Arm(ABC):
         calibration_hash: of what turns the device's units into radians; empty where the device keeps that itself.
         lockstep: simulated time passes only while targets are sent, so nobody waits between them.
         untested: what a person must know of an adapter that never met its device; empty otherwise.
+        description: what the device says it is, once connected; empty where it says nothing.
         when_killed: what the hardware does when the process that drives it is killed.
         watching: set before `connect`: only to be read. Nothing is taken over or energised where the device leaves a choice.
     """
@@ -140,6 +141,7 @@ class Arm(ABC):
     calibration_hash: str = ""
     lockstep: bool = False
     untested: str = ""
+    description: str = ""
     when_killed: str = "not known"
     watching: bool = False
 

@@ -41,9 +41,8 @@ def driver(name: str) -> tuple[None, str]:
 
 def device(arm: Arm) -> tuple[None, str]:
     """What answered."""
-    told = getattr(arm, "description", "")
     words = f"{arm.name}, {arm.identity}; {len(arm.joint_names)} joints at {arm.rate_hz:g} Hz"
-    return None, f"{words}; {told}" if told else words
+    return None, f"{words}; {arm.description}" if arm.description else words
 
 
 def calibration(arm: Arm) -> tuple[None, str]:

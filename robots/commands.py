@@ -1,4 +1,4 @@
-"""`premotor robots`: which arms there are, one looked over, moved home or to its park posture slowly, or let go.
+"""`premotor robots`: which arms there are, one looked over or through, moved home or to its park posture slowly, or let go.
 
 The exit codes are those of `premotor run`: 0 done, 3 refused, 5 stopped by the operator, 6 fault.
 """
@@ -29,9 +29,10 @@ from robots.preflight import Preflight
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-ACTIONS = ("list", "doctor", "home", "park", "release", "find")
+ACTIONS = ("list", "doctor", "picture", "home", "park", "release", "find")
 # How near to its park posture an arm is parked, rad: a held arm sags a little.
 PARKED_RAD = 0.1
+IMAGES = "observation.images."
 Say = Callable[[str], None]
 
 
@@ -142,13 +143,15 @@ def _with_arm(action: str, cfg: DictConfig, operator: Operator, keys: Keys, say:
     limits = checks.check("limits", lambda: _limits(cfg))
     checks.check("driver", lambda: checkup.driver(name))
     settings = {str(key): value for key, value in robot.items()}
-    watching = action == "doctor" or dry
+    watching = action in ("doctor", "picture") or dry
     arm = checks.check("arm", lambda: _connect(name, settings, watching=watching)) if checks.passed else None
     if arm is None or limits is None:
         return _refused(checks, say)
     with arm:
         if action == "doctor":
             return _doctor(cfg, numbers, arm, limits, checks, operator, say)
+        if action == "picture":
+            return _picture(cfg, arm, say)
         if action == "release":
             return _release(cfg, arm, keys, operator, say)
         return _move(action, cfg, numbers.speed, arm, limits, checks, keys, operator, say, dry=dry)
@@ -169,6 +172,25 @@ def _doctor(
         return Exit.DONE
     say(f"\n{len(checks.failed)} of the checks failed; nothing moved")
     return Exit.FAULT if sick else Exit.REFUSED
+
+
+def _picture(cfg: DictConfig, arm: Arm, say: Say) -> Exit:
+    """What each camera sees now, as files; an arm held where it shall be gives a goal that way."""
+    from PIL import Image
+
+    seen = {
+        key.removeprefix(IMAGES): value for key, value in arm.observe().observation.items() if key.startswith(IMAGES)
+    }
+    if not seen:
+        say(f"refused: {arm.name} has no camera; name one with robot.cameras")
+        return Exit.REFUSED
+    folder = _folder(cfg) / f"{time.strftime('%Y-%m-%d_%H-%M-%S')}-picture"
+    folder.mkdir(parents=True)
+    for camera, picture in seen.items():
+        place = folder / f"{camera}.png"
+        Image.fromarray(picture).save(place)
+        say(f"{place}: {picture.shape[1]} x {picture.shape[0]}; as a goal: premotor run goal={place}")
+    return Exit.DONE
 
 
 def _move(

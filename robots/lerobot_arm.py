@@ -153,6 +153,7 @@ class LeRobotArm(Arm):
         try:
             with self._talking("read"):
                 self._held = self._standing()
+                self.description = "" if self._servos is None else self._servos.describe()
                 self._sweep = None if self._bus is None else lerobot_health.Sweep(self._bus)
                 if self._bus is None and not self.watching:
                     self._send(self._held)

@@ -155,6 +155,21 @@ class ServoBus:
             self.bus.sync_write("Goal_Velocity", self._speeds, normalize=False)
             self._speeds = {}
 
+    def describe(self) -> str:
+        """Models, ids, firmware and torque, as the servos say them."""
+        motors = self.bus.motors
+        words = [f"servos {', '.join(str(motor.id) for motor in motors.values())}"]
+        words.append("/".join(sorted({motor.model for motor in motors.values()})))
+        if self._knows("Firmware_Major_Version") and self._knows("Firmware_Minor_Version"):
+            major, minor = self._raw("Firmware_Major_Version"), self._raw("Firmware_Minor_Version")
+            words.append("firmware " + "/".join(sorted({f"{major[name]}.{minor[name]}" for name in motors})))
+        if self._knows("Torque_Enable"):
+            limp = [name for name, on in self._raw("Torque_Enable").items() if not on]
+            words.append(
+                "all hold" if not limp else "none holds" if len(limp) == len(motors) else f"limp: {', '.join(limp)}"
+            )
+        return ", ".join(words)
+
     def read(self, register: str = "Present_Position") -> dict[str, float]:
         """A position register of every motor, in the driver's units, by `motor.pos`."""
         return {name + POSITION: value for name, value in self._ask(register, normalize=True).items()}

@@ -109,7 +109,7 @@ def hand(
     cfg: DictConfig, side: RemoteStation, operator: Operator, keys: Keys, say: Callable[[str], None]
 ) -> tuple[Hand, str]:
     """Who is asked before anything moves, and what lets it move."""
-    simulated = side.about.simulated
+    simulated = side.about.simulated or bool(cfg.dry_run)  # nothing real moves
     mode = str(cfg.approve or ("always" if simulated else "task"))
     if mode == "plan" and cfg.ahead:
         raise ValueError("approve=plan waits for an answer at every step, ahead plans while the arm moves; choose one")

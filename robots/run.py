@@ -7,6 +7,7 @@ how it ended: 0 done, 3 refused in preflight, 4 vetoed, 5 stopped by the operato
 from __future__ import annotations
 
 import contextlib
+import difflib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +21,7 @@ from planners.background import Background
 from planners.progress import Rule
 from planners.waypoints import Route
 from robots import preflight, readying, report
-from robots.arm import Reading
+from robots.arm import Reading, find
 from robots.brain import Brain, goal_hash, output_folder, plain
 from robots.consent import Answer
 from robots.episodes import EpisodeRecorder
@@ -33,7 +34,8 @@ from robots.operator import Operator
 from robots.plancheck import PlanCheck
 from robots.recorder import Recorder
 from robots.remote import RemoteStation
-from robots.shadow import Scripted, Shadow
+from robots.shadow import ByHand, Scripted, Shadow
+from robots.simulated import SimulatedArm
 from robots.wanted import region_outcome
 
 # Policy steps a real arm takes where nobody says how many.
@@ -59,11 +61,10 @@ def main(cfg: DictConfig) -> int:
 
 
 def _run(cfg: DictConfig, folder: Path, operator: Operator, keys: Keys, say: Callable[[str], None]) -> Exit:
+    check_shadow(cfg)
+    if cfg.shadow == "hand":
+        cfg.dry_run = True  # what a person moves is left as it is: nothing is sent, and no servo switched on
     dry = bool(cfg.dry_run)
-    if cfg.shadow not in (None, "script") or (cfg.shadow and cfg.robot.name not in ("mujoco", "pybullet")):
-        raise ValueError(
-            f"shadow={cfg.shadow}, robot={cfg.robot.name}: a script drives simulated arms only (shadow=script)"
-        )
     if isinstance(cfg.ahead, bool) or not isinstance(cfg.ahead, int) or cfg.ahead < 0:
         raise ValueError(f"ahead={cfg.ahead} is no number of steps; 0 lets the arm rest while a plan is searched")
     if cfg.steps is not None and (not isinstance(cfg.steps, int) or isinstance(cfg.steps, bool) or cfg.steps < 1):
@@ -86,7 +87,7 @@ def _run(cfg: DictConfig, folder: Path, operator: Operator, keys: Keys, say: Cal
             checks.check("guard", lambda: (None, f"watches {side.watches}"))
             if side.about.untested:
                 say(f"    {'note':14s} {side.about.untested}")
-            if not side.about.simulated:
+            if not side.about.simulated and not dry:
                 checks.check("rated stop", lambda: preflight.rated_stop(bool(cfg.rated_stop_confirmed)))
             if bool(cfg.probe):
                 unturned = brain
@@ -161,7 +162,7 @@ def _drive(
         say(hand.consent.about)
     with contextlib.ExitStack() as open_until_the_end:
         open_until_the_end.callback(hand.consent.close)
-        shadow = _shadow(cfg)
+        shadow = _shadow(cfg, limits)
         if shadow is not None:
             open_until_the_end.callback(shadow.close)
 
@@ -176,6 +177,8 @@ def _drive(
             )
 
         def on_step(step: Step) -> None:
+            if shadow is not None:
+                shadow.let_pass()
             recorder(step)
             if shadow is not None:
                 shadow.compare(recorder.rollout.steps[-1].executed)
@@ -230,10 +233,26 @@ def _propose(agent: MPC, reading: Reading) -> Proposal:
     return Proposal(action, doubt, plan.digest(), "; ".join([note, *agent.events()]), act_ms)
 
 
-def _shadow(cfg: DictConfig) -> Shadow | None:
+def check_shadow(cfg: DictConfig) -> None:
+    """Refuse a shadow that this arm cannot have."""
+    if cfg.shadow not in (None, "script", "hand"):
+        near = difflib.get_close_matches(str(cfg.shadow), ("script", "hand"), n=1)
+        raise ValueError(
+            f"shadow={cfg.shadow} is nobody; {f'did you mean {near[0]}?' if near else 'say script or hand'}"
+        )
+    simulated = issubclass(find(str(cfg.robot.name)), SimulatedArm)
+    if cfg.shadow == "script" and not simulated:
+        raise ValueError(f"shadow=script, robot={cfg.robot.name}: a script drives simulated arms only")
+    if cfg.shadow == "hand" and (simulated or find(str(cfg.robot.name)).lockstep):
+        raise ValueError(f"shadow=hand, robot={cfg.robot.name}: nobody can take a simulated arm by the hand")
+
+
+def _shadow(cfg: DictConfig, limits: Limits) -> Shadow | ByHand | None:
     """Who drives in the planner's place, where somebody does."""
     if cfg.shadow is None:
         return None
+    if cfg.shadow == "hand":
+        return ByHand(limits.period_s)
     scene = plain(cfg.env)
     settings = {key: scene[key] for key in ("task", "cameras", "image_size", "variation")}
     return Shadow(Scripted(str(cfg.robot.name), settings, int(cfg.seed)))

@@ -7,6 +7,7 @@ planner proposes here is ever sent.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from planners.benchmark.stats import wilson
-from robots.arm import Arm, Reading
+from robots.arm import Reading
 from robots.loop import Proposal
 from robots.recorder import executed as change
 
@@ -203,10 +204,10 @@ class Shadow:
         """The driver's action, with the planner's in its note."""
         self._proposed = np.asarray(proposal.action, dtype=np.float64)
         done = self.driver.act(reading)
-        action = np.zeros(7, np.float32) if done is None else np.asarray(done, dtype=np.float32)
-        x, y, z = 100 * self._proposed[:3]
-        # The guard judges what is driven; the model's doubt is about what it only proposed.
-        return Proposal(action, None, "shadow", f"proposed {x:+.1f} {y:+.1f} {z:+.1f} cm", proposal.act_ms)
+        return _not_sent(np.zeros(7, np.float32) if done is None else np.asarray(done, dtype=np.float32), proposal)
+
+    def let_pass(self) -> None:
+        """A step that was driven is over when it is over."""
 
     def compare(self, executed: np.ndarray) -> None:
         """What came of the step (7,), by measurement."""
@@ -218,44 +219,51 @@ class Shadow:
         self.driver.close()
 
 
-def watch(
-    arm: Arm,
-    propose: Callable[[Reading], np.ndarray],
-    agreement: Agreement,
-    *,
-    steps: int,
-    period_s: float,
-    sleep: Callable[[float], object],
-    stopped: Callable[[], bool] = lambda: False,
-    on_step: Callable[[Reading, np.ndarray, np.ndarray, Pair | None], None] | None = None,
-) -> int:
-    """Only look while a person moves the arm by hand; nothing is ever sent. Returns how many steps were compared.
+class ByHand:
+    """Nothing is driven: a person moves the arm, which is limp or gives way, and the planner looks on.
 
     Args:
-        arm: connected and back-drivable; the caller has let go of it.
-        propose: what the planner would do, (7,).
+        period_s: a step's length. A planner that takes longer makes the step longer, and what was done in it is scaled back.
         agreement: counts.
-        steps: how many, each of `period_s` seconds.
-        sleep: waits; a planner that takes longer than a step makes the step longer, and the proposal is scaled to it.
-        stopped: whether to end early.
-        on_step: told of each step: reading, proposal, what was done, the comparison.
+        clock, sleep: seconds; the clock is that of the readings.
     """
-    done = 0
-    for _ in range(steps):
-        if stopped():
-            break
-        before = arm.observe()
-        proposal = np.asarray(propose(before), dtype=np.float64)
-        sleep(max(0.0, period_s - (arm.now() - before.monotonic_s)))
-        after = arm.observe()
-        # An action is a change per step: what was done in a longer step is brought back to one step's length.
-        share = period_s / max(after.monotonic_s - before.monotonic_s, period_s)
-        did = change(before.observation[STATE], after.observation[STATE]) * share
-        pair = agreement.add(proposal, did)
-        if on_step is not None:
-            on_step(before, proposal, did, pair)
-        done += 1
-    return done
+
+    def __init__(
+        self,
+        period_s: float,
+        agreement: Agreement | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], object] = time.sleep,
+    ) -> None:
+        self.agreement = agreement or Agreement()
+        self._period_s, self._clock, self._sleep = period_s, clock, sleep
+        self._proposed: np.ndarray | None = None
+        self._since_s, self._share = 0.0, 1.0
+
+    def instead(self, reading: Reading, proposal: Proposal) -> Proposal:
+        """Nothing, with the planner's action in its note."""
+        self._proposed, self._since_s = np.asarray(proposal.action, dtype=np.float64), reading.monotonic_s
+        return _not_sent(np.zeros(7, np.float32), proposal)
+
+    def let_pass(self) -> None:
+        """Wait until the step is over; to be called before one looks at what came of it."""
+        self._sleep(max(0.0, self._period_s - (self._clock() - self._since_s)))
+        self._share = self._period_s / max(self._clock() - self._since_s, self._period_s)
+
+    def compare(self, executed: np.ndarray) -> None:
+        """What the person did in the step (7,), by measurement."""
+        assert self._proposed is not None
+        self.agreement.add(self._proposed, np.asarray(executed, dtype=np.float64) * self._share)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def _not_sent(action: np.ndarray, proposal: Proposal) -> Proposal:
+    """What is driven, with what was only proposed in its note."""
+    x, y, z = 100 * np.asarray(proposal.action[:3], dtype=np.float64)
+    # The guard judges what is driven; the model's doubt is about what it only proposed.
+    return Proposal(action, None, "shadow", f"proposed {x:+.1f} {y:+.1f} {z:+.1f} cm", proposal.act_ms)
 
 
 # -- a recorded episode ------------------------------------------------------------------------------------------------

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import premotor
-from robots import blackbox
+from robots import blackbox, connect
 from robots.commands import find_ports
 from robots.exits import Exit
 from robots.keys import Keys
@@ -84,6 +85,19 @@ def test_the_doctor_says_one_line_a_check(call, capsys: pytest.CaptureFixture[st
     assert code == (Exit.REFUSED if failed else Exit.DONE)
     assert all(line.startswith("no  loop") for line in failed)  # on a busy machine
     assert "nothing moved" in said
+
+
+def test_a_picture_is_a_goal_as_the_run_would_see_it(  # type: ignore[no-untyped-def]
+    call, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("picture", f"out={tmp_path}") == Exit.DONE
+    said = capsys.readouterr().out
+    (place,) = tmp_path.glob("*-picture/front.png")
+    assert f"premotor run goal={place}" in said
+    with connect("mujoco") as arm:
+        np.testing.assert_array_equal(
+            np.array(Image.open(place)), arm.observe().observation["observation.images.front"]
+        )
 
 
 def test_parking_ends_parked_and_on_record(call, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

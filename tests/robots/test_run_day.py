@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from robots.exits import Exit
 from tests.robots.conftest import Premotor
@@ -54,6 +56,63 @@ def test_a_script_drives_in_the_planners_place_and_the_run_is_kept(
     assert "furthest from where it was sent: panda_joint" in told
     assert call("run", TRUSTING, "record=r", "steps=1", "out=s") == Exit.REFUSED
     assert "no  dataset        r holds something that no arm recorded" in capsys.readouterr().out
+
+
+def test_a_person_moves_the_arm_and_the_planner_only_proposes(call: Premotor, tmp_path: Path, capsys: Captured) -> None:
+    """A limp SO-101, LeRobot's own driver: it stays limp, what the hand does is measured, compared and kept."""
+    from envs import so101
+    from robots.emulated.so101 import EmulatedSO101
+
+    bounds = [
+        f"guard.action_high={[0.05] * 3 + [0.25] * 3 + [0.5]}",
+        f"guard.action_low={[-0.05] * 3 + [-0.25] * 3 + [-0.5]}",
+    ]
+    with EmulatedSO101(joints=so101.HOME_JOINTS.tolist()) as arm:
+        camera = ", ".join(f"{key}: {value}" for key, value in (arm.camera or {}).items())
+        device = ("robot=lerobot", "guard=so101", f"robot.port={arm.port}", f"robot.id={arm.id}")
+        words = (*device, f"robot.calibration_dir={arm.calibration_dir}", f"robot.cameras={{front: {{{camera}}}}}")
+        Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(tmp_path / "goal.png")
+        over = threading.Event()
+
+        def push() -> None:
+            joints, left = so101.HOME_JOINTS.copy(), 1
+            while not over.wait(0.1):
+                joints[0] += 0.03 * left
+                left = -left if abs(joints[0]) > 0.5 else left
+                arm.place(joints.tolist(), holding=False)
+
+        hand = threading.Thread(target=push)
+        hand.start()
+        try:
+            goal = ("goal=goal.png", "probe=false", "shadow=hand", "record=kept", "steps=4", "out=r")
+            code = call("run", *words, *bounds, TRUSTING, *goal)
+        finally:
+            over.set()
+            hand.join()
+        said, wrong = capsys.readouterr()
+        assert code == Exit.DONE, said + wrong
+        assert not any(arm.truth()["torque"].values())
+    assert "dry run: nothing will be sent" in said
+    assert "shadow: " in said
+    found = result(tmp_path)
+    assert found["agreement"]["moving_steps"] >= 1  # type: ignore[index]
+    assert found["dataset"] == "kept"
+    assert not any(line["target"] for line in lines(tmp_path / "r", "step"))
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("shadow=skript",), "shadow=skript is nobody; did you mean script?"),
+        (("shadow=hand",), "nobody can take a simulated arm by the hand"),
+        (("shadow=script", "robot=so101_lockstep", "guard=so101"), "a script drives simulated arms only"),
+    ],
+)
+def test_a_shadow_that_cannot_be_is_refused(
+    call: Premotor, capsys: Captured, words: tuple[str, ...], sentence: str
+) -> None:
+    assert call("run", *words, "out=r") != Exit.DONE
+    assert sentence in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.slow

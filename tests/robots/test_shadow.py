@@ -14,7 +14,9 @@ from hypothesis.extra.numpy import arrays
 from robots.arm import JointTarget, Reading
 from robots.episodes import EpisodeRecorder
 from robots.limits import Limits
-from robots.shadow import Agreement, Scripted, recorded, replay, watch
+from robots.loop import Proposal
+from robots.recorder import executed
+from robots.shadow import Agreement, ByHand, Scripted, recorded, replay
 from robots.simulated import MujocoArm
 from robots.stream import path
 from worldmodel.interface import TABLETOP
@@ -115,42 +117,39 @@ def test_a_script_drives_from_a_copy_of_the_world() -> None:
     again.close()
 
 
-class Pushed(MujocoArm):
-    """An arm somebody moves by 1 cm along x every time it is looked at; it takes no targets."""
+class Hand:
+    """A person who pushes the tool by 5 cm a second along x, and the clock that tells."""
 
-    looks = 0
+    def __init__(self) -> None:
+        self.now = 100.0
 
-    def observe(self) -> Reading:
-        self.looks += 1
-        state = np.array([0.4 + 0.01 * self.looks, 0, 0.2, math.pi, 0, 0, 0], np.float32)
-        return Reading({"observation.state": state}, 0.2 * self.looks, 0.0)
+    def clock(self) -> float:
+        return self.now
 
-    def now(self) -> float:
-        return 0.2 * self.looks
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
 
-
-def test_watching_measures_and_sends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    arm = Pushed()  # never connected: anything but looking would raise
-    agreement = Agreement()
-    slept: list[float] = []
-    done = watch(arm, lambda reading: move(0.01), agreement, steps=4, period_s=0.2, sleep=slept.append)
-    assert done == 4
-    assert agreement.to_dict()["agreed"] == 4
-    assert agreement.pairs[0].distance_m == pytest.approx(0.0, abs=1e-6)
-    assert slept == pytest.approx([0.2] * 4)
-    assert watch(arm, lambda r: move(), agreement, steps=4, period_s=0.2, sleep=slept.append, stopped=lambda: True) == 0
+    def look(self) -> Reading:
+        state = np.array([0.05 * self.now, 0, 0.2, math.pi, 0, 0, 0])
+        return Reading({"observation.state": state}, self.now, 0.0)
 
 
-def test_a_planner_that_took_long_is_compared_by_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    arm = Pushed()
-    agreement = Agreement()
-
-    def slow(reading: Reading) -> np.ndarray:
-        arm.looks += 1  # time passes, the hand moves on
-        return move(0.01)
-
-    watch(arm, slow, agreement, steps=2, period_s=0.2, sleep=lambda s: None)
-    assert agreement.pairs[0].distance_m == pytest.approx(0.0, abs=1e-6)  # 2 cm in two steps' time
+@pytest.mark.parametrize("thinks_s", [0.0, 0.15, 0.4])
+def test_by_hand_what_was_done_is_compared_by_the_step_however_long_the_planner_takes(thinks_s: float) -> None:
+    hand = Hand()
+    shadow = ByHand(0.2, clock=hand.clock, sleep=hand.sleep)
+    for _ in range(4):
+        before = hand.look()
+        hand.sleep(thinks_s)  # meanwhile the hand moves on
+        instead = shadow.instead(before, Proposal(move(0.01), 7.0, "a plan"))
+        assert not instead.action.any()  # nothing is driven
+        assert instead.note == "proposed +1.0 +0.0 +0.0 cm"
+        shadow.let_pass()
+        assert hand.now - before.monotonic_s == pytest.approx(max(0.2, thinks_s))
+        shadow.compare(executed(before.observation["observation.state"], hand.look().observation["observation.state"]))
+    assert shadow.agreement.to_dict()["agreed"] == 4
+    assert shadow.agreement.to_dict()["distance_m_median"] == pytest.approx(0.0, abs=1e-6)
+    shadow.close()
 
 
 def test_a_recorded_episode_is_replayed(tmp_path: Path) -> None:

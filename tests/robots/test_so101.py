@@ -141,6 +141,7 @@ def test_an_arm_that_is_only_watched_is_left_as_it_is(emulated: EmulatedSO101) -
     try:
         for name, angle in zip(so101.JOINT_NAMES, arm.measure().joints, strict=True):
             assert angle == pytest.approx(stands[name], abs=0.02)
+        assert arm.description == "servos 1, 2, 3, 4, 5, 6, sts3215, firmware 3.10, none holds"
         assert "observation.images.front" in arm.observe().observation
         with pytest.raises(ArmError, match="is only watched and takes no target"):
             arm.command(JointTarget.still(arm.measure().joints, 0.5))
