@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 
 from robots.arm import Arm
-from robots.stream import Streamer
 
 
 class Stage(IntEnum):
@@ -79,25 +78,6 @@ class SoftwareStop:
         return True
 
 
-def brake(arm: Arm, streamer: Streamer, wait: Callable[[], object]) -> int:
-    """Bring a moving arm to rest as soon as its bounds allow; returns how many ticks that took.
-
-    Args:
-        arm: connected.
-        streamer: what has been sent so far.
-        wait: called before each tick, until it is due.
-    """
-    if not streamer.moving:
-        return 0
-    streamer.brake()
-    ticks = 0
-    while streamer.moving:
-        wait()
-        arm.command(streamer.tick())
-        ticks += 1
-    return ticks
-
-
 def wind_down(
     arm: Arm,
     stop: SoftwareStop,
@@ -105,11 +85,9 @@ def wind_down(
     *,
     moves: bool,
     say: Callable[[str], None],
-    streamer: Streamer | None = None,
-    wait: Callable[[], object] = lambda: None,
     park: Callable[[], object] | None = None,
 ) -> list[str]:
-    """Brake, hold, park, release, whatever the state of things; returns what went wrong, one sentence each.
+    """Hold, park, release an arm at rest, whatever the state of things; returns what went wrong, one sentence each.
 
     A rung that fails does not keep the arm from the next. An arm that could not be parked is held once more and not
     released: letting go of it could drop it.
@@ -120,8 +98,6 @@ def wind_down(
         reason: why.
         moves: whether the arm may be moved; a dry run passes False and sends nothing.
         say: told one line a rung.
-        streamer: what has been sent so far; a movement under way is braken within its bounds before the arm is held.
-        wait: called before each tick of that braking, until it is due.
         park: brings the arm to its park pose; the arm's own way where nothing is said.
     """
     faults: list[str] = []
@@ -141,8 +117,6 @@ def wind_down(
 
     # The latch is set before the device is asked, so that nothing more is sent even if the device fails.
     stop.advance(Stage.HELD, reason)
-    if streamer is not None and streamer.moving:
-        attempt("brake", lambda: brake(arm, streamer, wait))
     attempt("hold", arm.hold)
     if stop.stage < Stage.PARKED:
         if not attempt("park", park or arm.park):

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from robots.arm import Arm, ArmError, JointTarget
-from robots.stop import Key, SoftwareStop, Stage, brake, wind_down
-from robots.stream import MotionBounds, Streamer
-
-BOUNDS = MotionBounds((1.0, 1.0), (5.0, 5.0), (100.0, 100.0), 2.0, 20.0, 400.0)
+from robots.arm import Arm, ArmError
+from robots.stop import Key, SoftwareStop, Stage, wind_down
 
 
 @given(asked=st.lists(st.sampled_from(list(Stage)), max_size=20))
@@ -85,7 +81,7 @@ class Recorder:
     name = "recorder"
 
     def __init__(self, *failing: str) -> None:
-        self.failing, self.done, self.sent = failing, [], []
+        self.failing, self.done = failing, []
 
     def _act(self, what: str) -> None:
         self.done.append(what)
@@ -101,47 +97,10 @@ class Recorder:
     def release(self) -> None:
         self._act("release")
 
-    def command(self, target: JointTarget) -> None:
-        self._act("command")
-        self.sent.append(target)
-
-
-def moving() -> Streamer:
-    streamer = Streamer(BOUNDS, 100.0, JointTarget.still(np.zeros(2), 0.0))
-    streamer.aim(JointTarget.still(np.array([1.0, -1.0]), 1.0))
-    for _ in range(50):
-        streamer.tick()
-    return streamer
-
-
-def test_a_moving_arm_is_braken_within_its_bounds_before_it_is_held() -> None:
-    arm, streamer, waits, said = Recorder(), moving(), [], []
-    last = streamer.target
-    stop = SoftwareStop()
-    faults = wind_down(
-        cast(Arm, arm), stop, "enough", moves=True, say=said.append, streamer=streamer, wait=lambda: waits.append(1)
-    )
-    assert not faults
-    assert stop.stage is Stage.RELEASED
-    assert arm.done == ["command"] * len(arm.sent) + ["hold", "park", "release"]
-    assert len(waits) == len(arm.sent) > 5
-    assert said[0] == "brake: done"
-    sent = np.array([last.joints] + [target.joints for target in arm.sent])
-    assert np.abs(np.diff(sent, axis=0)).max() * 100.0 <= 1.0 + 1e-6
-    assert not arm.sent[-1].velocity.any()
-    assert np.abs(sent[-1] - sent[0]).max() < 0.3
-
-
-def test_who_is_still_is_not_braken() -> None:
-    arm = Recorder()
-    assert brake(cast(Arm, arm), Streamer(BOUNDS, 100.0, JointTarget.still(np.zeros(2), 0.0)), lambda: None) == 0
-    assert not arm.done
-
 
 @pytest.mark.parametrize(
     ("failing", "done", "stage"),
     [
-        (("command",), ["command", "hold", "park", "release"], Stage.RELEASED),
         (("hold",), ["hold", "park", "release"], Stage.RELEASED),
         (("park",), ["hold", "park", "hold"], Stage.HELD),
         (("release",), ["hold", "park", "release"], Stage.PARKED),
@@ -149,8 +108,7 @@ def test_who_is_still_is_not_braken() -> None:
 )
 def test_a_rung_that_fails_does_not_keep_the_arm_from_the_next(failing: Any, done: list[str], stage: Stage) -> None:
     arm, stop = Recorder(*failing), SoftwareStop()
-    streamer = moving() if "command" in failing else None
-    faults = wind_down(cast(Arm, arm), stop, "fault", moves=True, say=lambda _: None, streamer=streamer)
+    faults = wind_down(cast(Arm, arm), stop, "fault", moves=True, say=lambda _: None)
     assert arm.done == done
     assert stop.stage is stage
     assert len(faults) == 1
