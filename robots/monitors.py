@@ -19,6 +19,8 @@ from robots.stop import Stage
 
 # A camera that sees the arm must see a change when a joint has turned so far.
 SEEN_RAD = 0.05
+# How often a device is asked for its own word.
+HEALTH_EVERY_S = 0.2
 
 
 @dataclass(frozen=True)

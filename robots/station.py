@@ -22,22 +22,19 @@ from robots.cadence import Cadence
 from robots.consent import Enable
 from robots.exits import Exit
 from robots.guard import Guard, State, Verdict
-from robots.monitors import Memory, Signs, look
+from robots.monitors import HEALTH_EVERY_S, Memory, Signs, look
+from robots.parking import park
 from robots.permit import Bond, Permit, Permits, plan_hash
 from robots.plancheck import PlanCheck, check_plan
 from robots.scene import Scene
 from robots.side import About, Progress, Wound
 from robots.stop import SoftwareStop, Stage, wind_down
-from robots.stream import SETTLE_SHARE, Streamer, travel
+from robots.stream import SETTLE_SHARE, Streamer
 
 # What was sent and measured goes into the record in lines of this many seconds: no more than that is lost with a killed
 # process, and writing takes no time to speak of.
 LINE_S = 0.1
 IMAGES = "observation.images."
-# How often a device is asked for its own word.
-HEALTH_EVERY_S = 0.2
-# Servos trail and sag; a park pose is reached when they are this near, or have been given this long.
-SETTLED_RAD, SETTLE_S = 0.03, 2.0
 # A cadence need not be watched closer than this.
 LOOKS_PER_SECOND = 100.0
 
@@ -345,31 +342,11 @@ class Station:
         return Wound()
 
     def _park(self) -> None:
-        """To the park pose, slowly, watched like any other movement; what is amiss on the way ends it."""
-        arm = self.arm
-        start, cadence, worst = arm.hold(), Cadence(arm.rate_hz), self.guard.limits.tracking_error_rad
-        for number, target in enumerate(travel(start, arm.park_joints, arm.park_speed, arm.rate_hz)):
-            if not arm.lockstep:
-                cadence.wait()
-            arm.command(target)
-            if number % self._look_every:
-                continue
-            measured = arm.measure()
+        def record(sent: JointTarget, measured: Measured) -> None:
             with contextlib.suppress(OSError):  # a full disk is no reason to leave the arm where it is
-                self._record_ticks(target, measured)
-            off = np.abs(measured.joints - target.joints)
-            if off.max() > worst:
-                name = arm.joint_names[int(off.argmax())]
-                raise ArmError(
-                    f"{name} is {off.max():.3f} rad from where it was sent on the way to the park pose (limit {worst:g})"
-                )
-        held = arm.hold()
-        if arm.lockstep:
-            return
-        for _ in range(round(SETTLE_S * arm.rate_hz)):
-            if np.abs(arm.measure().joints - held.joints).max() <= SETTLED_RAD:
-                return
-            cadence.wait()
+                self._record_ticks(sent, measured)
+
+        park(self.arm, self.guard.limits, self._look_every, record)
 
     def _take_over(self, stage: Stage, reason: str) -> bool:
         """Whether this reason makes a pause of the hand one that a hand alone does not end."""
