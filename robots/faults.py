@@ -165,7 +165,7 @@ FAULTS = {
         # -- the planner
         Fault("planner raises", _proposes(_raises), Exit.FAULT, "the model's file is gone", PARKED, None),
         Fault("planner hangs", _proposes(_hangs), Exit.FAULT, "the question to the planner", PARKED, 1.9),
-        Fault("planner too late", _proposes(_thinks_on), Exit.VETOED, "the observation is .* s old", PARKED, None),
+        Fault("planner too late", _proposes(_thinks_on), Exit.VETOED, "looked at .* s ago", PARKED, None),
         Fault("planner proposes NaN", _proposes(_of([np.nan] * 7)), Exit.VETOED, r"action\[0\] is nan", PARKED, None),
         Fault("planner proposes 10 m", _proposes(_of([10.0, *[0.0] * 6])), Exit.VETOED, "m", PARKED, None),
         Fault("planner doubts", _proposes(_of(np.zeros(7), 50.0)), Exit.VETOED, "does not trust", PARKED, None),
