@@ -18,6 +18,9 @@ from robots.pose import tool_state
 
 # A frame older than this is no frame; LeRobot's own bound.
 LATEST_MS = 500
+# LeRobot's network camera closes its socket under the thread that reads it when that has not ended within two seconds, and
+# libzmq ends the whole process for it. A thread that waits no longer than this for a picture ends in time.
+WAITS_MS = 1500
 
 
 class Cameras:
@@ -77,6 +80,14 @@ class Cameras:
                 camera.disconnect()
 
 
+def end_in_time(camera: Any) -> Any:
+    """The same LeRobot camera, not yet connected; disconnecting it while it is silent ends no process."""
+    waits = getattr(camera, "timeout_ms", None)
+    if isinstance(waits, int | float) and waits > WAITS_MS:
+        camera.timeout_ms = WAITS_MS
+    return camera
+
+
 def _make(name: str, values: dict[str, Any]) -> Any:
     try:
         import draccus
@@ -95,7 +106,7 @@ def _make(name: str, values: dict[str, Any]) -> Any:
         hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(known))}"
         raise ValueError(f"camera {name} has type {kind!r}; {hint}")
     try:
-        return make_cameras_from_configs({name: draccus.decode(CameraConfig, values)})[name]
+        return end_in_time(make_cameras_from_configs({name: draccus.decode(CameraConfig, values)})[name])
     except Exception as error:  # draccus and the cameras have many
         raise ValueError(f"camera {name}: {_first(error)}") from error
 

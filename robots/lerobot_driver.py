@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from robots.arm import ArmError
+from robots.cameras import end_in_time
 
 POSITION = ".pos"
 # Settings of a driver that this adapter decides itself, with the reason a person gets.
@@ -64,9 +65,12 @@ def make_driver(kind: str, settings: Mapping[str, Any]) -> Any:
     except Exception as error:  # draccus has many, and a setting of the wrong kind is all they mean
         raise ValueError(f"robot type {kind}: {_first(error)}") from error
     try:
-        return make_robot_from_config(config)
+        robot = make_robot_from_config(config)
     except ImportError as error:
         raise ValueError(f"robot type {kind} needs more than is installed: {_first(error)}") from error
+    for camera in getattr(robot, "cameras", {}).values():
+        end_in_time(camera)
+    return robot
 
 
 def register(kind: str) -> set[str]:

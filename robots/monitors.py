@@ -120,7 +120,7 @@ def _ages(signs: Signs, limits: Limits, trips: list[Trip]) -> None:
             trips.append(Trip(monitor, rung, f"{what} is stamped {-age:.3f} s in the future; two clocks are mixed up"))
         elif age > most:
             trips.append(Trip(monitor, rung, f"{what} is {age:.3f} s old (limit {most:g} s)"))
-    if signs.late_s is not None and not signs.late_s <= limits.late_tick_s:
+    if signs.late_s is not None and not -math.inf < signs.late_s <= limits.late_tick_s:
         trips.append(
             Trip(
                 "cadence",
@@ -148,7 +148,7 @@ def _arm(signs: Signs, limits: Limits, trips: list[Trip]) -> None:
         return
     trips += [Trip("fault", Stage.HELD, f"the device reports: {fault}") for fault in health.faults]
     for name, celsius in health.temperature_c.items():
-        if not celsius <= limits.temperature_c:
+        if not -math.inf < celsius <= limits.temperature_c:
             words = f"{name} is {celsius:.0f} C warm (limit {limits.temperature_c:g} C); parked, it carries less"
             trips.append(Trip("temperature", Stage.PARKED, words))
     for name, share in health.load.items():

@@ -40,7 +40,7 @@ def test_quiet_signs_and_no_signs_trip_nothing() -> None:
         ({"camera_s": {"front": 99.0}}, "camera", Stage.PAUSED, "camera front is 1.000 s old (limit 0.5 s)"),
         ({"heartbeat_s": 99.8}, "heartbeat", Stage.PARKED, "last sign of life is 0.200 s old (limit 0.1 s)"),
         ({"asked_s": 98.0}, "planner", Stage.PAUSED, "the question to the planner is 2.000 s old (limit 1 s)"),
-        ({"late_s": 0.08}, "cadence", Stage.PAUSED, "a tick was sent 80 ms late (limit 50 ms)"),
+        ({"late_s": 0.3}, "cadence", Stage.PAUSED, "a tick was sent 300 ms late (limit 250 ms)"),
         ({"sent": np.full(7, 0.2)}, "tracking", Stage.HELD, "panda_joint1 is 0.200 rad from where it was sent"),
         ({"health": Health(("overload on id 3",))}, "fault", Stage.HELD, "the device reports: overload on id 3"),
         ({"health": Health((), {"elbow": 71.0})}, "temperature", Stage.PARKED, "elbow is 71 C warm (limit 65 C)"),
@@ -50,6 +50,8 @@ def test_quiet_signs_and_no_signs_trip_nothing() -> None:
         ({"heartbeat_s": math.nan}, "heartbeat", Stage.PARKED, "is stamped nan"),
         ({"joints": np.full(7, math.nan)}, "tracking", Stage.HELD, "is nan rad from"),
         ({"late_s": math.nan}, "cadence", Stage.PAUSED, "nan ms late"),
+        ({"late_s": -math.inf}, "cadence", Stage.PAUSED, "-inf ms late"),
+        ({"health": Health(temperature_c={"j": -math.inf})}, "temperature", Stage.PARKED, "j is -inf C warm"),
         ({"sent": np.zeros(3)}, "monitors", Stage.HELD, "cannot be judged"),
     ],
 )

@@ -176,6 +176,7 @@ def test_one_that_dies_ends_the_other_and_the_run_goes_on_with_the_same_curve(
     assert without_times(rows(out)) == without_times(rows(whole))
 
 
+@pytest.mark.slow
 def test_spread_weights_learn_the_same_and_go_on(whole: Path, place: Path, tiny_dataset: Path) -> None:
     """FSDP2 instead of DDP: the same weights but for rounding, saved whole; asked to stop, it goes on with the same curve."""
     out, cut = place / "spread", place / "spread-cut"
