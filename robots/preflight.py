@@ -17,6 +17,8 @@ from robots.side import Side
 LEAST_FREE_BYTES = 500_000_000
 # An arm that rests at a limit of orientation reads a little past it.
 TURN_SLACK_RAD = 0.05
+# An arm that was parked and let go may lie a little outside.
+BRING = "`premotor robots home` brings it in, or move it by hand"
 
 
 @dataclass
@@ -85,10 +87,10 @@ def start_pose(side: Side, limits: Limits) -> tuple[None, str]:
     high = np.asarray(limits.joint_high) - limits.joint_margin_rad
     for name, value, least, most in zip(limits.joint_names, joints, low, high, strict=True):
         if not least <= value <= most:
-            raise ValueError(f"{name} is at {value:.3f} rad, outside [{least:.3f}, {most:.3f}]; move it by hand")
+            raise ValueError(f"{name} is at {value:.3f} rad, outside [{least:.3f}, {most:.3f}]; {BRING}")
     for axis, value, least, most in zip("xyz", tool, limits.workspace_low, limits.workspace_high, strict=True):
         if not least - limits.position_lead_m <= value <= most + limits.position_lead_m:
-            raise ValueError(f"the tool is at {axis} = {value:.3f} m, outside [{least:g}, {most:g}]; move it by hand")
+            raise ValueError(f"the tool is at {axis} = {value:.3f} m, outside [{least:g}, {most:g}]; {BRING}")
     rpy = np.asarray(seen["observation.state"])[3:6]
     for axis, value, least, most in zip(
         ("roll", "pitch", "yaw"), rpy, limits.tool_rpy_low, limits.tool_rpy_high, strict=True
