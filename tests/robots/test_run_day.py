@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import premotor
 from robots.exits import Exit
 from tests.robots.conftest import Premotor
 from tests.robots.terminal import lines
@@ -113,6 +114,18 @@ def test_a_shadow_that_cannot_be_is_refused(
 ) -> None:
     assert call("run", *words, "out=r") != Exit.DONE
     assert sentence in " ".join(capsys.readouterr().err.split())
+
+
+def test_the_shipped_brain_brings_an_so101_to_where_a_picture_shows_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without LeRobot's driver and its clock; how often it arrives with them stands in the results."""
+    monkeypatch.chdir(tmp_path)
+    words = ("robot=so101_lockstep", "guard=so101", "model=so101", "objective=pose", "goal=scene", "seed=500")
+    assert premotor.main(["run", *words, "out=r"]) == Exit.DONE
+    found = result(tmp_path)
+    assert found["success"] is True
+    assert found["final_distance_cm"] < 2.0 < 8.0 < found["start_distance_cm"]  # type: ignore[operator]
 
 
 @pytest.mark.slow

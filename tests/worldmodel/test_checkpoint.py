@@ -100,14 +100,15 @@ def test_what_is_shipped_loads_and_fits_in_the_repository(name: str) -> None:
         with pytest.raises(checkpoint.CheckpointError, match="learned from video alone"):
             load(name, "cpu")
     else:
-        assert load(name, "cpu", TABLETOP).action_space == TABLETOP
+        # Those of the tabletop fit its actions; the others are of arms of their own.
+        assert (load(name, "cpu").action_space == TABLETOP) == name.startswith("tabletop")
     for file in (checkpoint.SHIPPED / name).iterdir():
         assert file.stat().st_size < 16e6, file
     checkpoint.load_networks(checkpoint.SHIPPED / name)  # and can be trained on
 
 
 def test_all_that_is_shipped_together_is_small() -> None:
-    assert sum(file.stat().st_size for file in checkpoint.SHIPPED.rglob("*") if file.is_file()) < 40e6
+    assert sum(file.stat().st_size for file in checkpoint.SHIPPED.rglob("*") if file.is_file()) < 48e6
 
 
 def test_another_action_space_is_refused(saved) -> None:
