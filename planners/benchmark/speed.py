@@ -2,7 +2,8 @@
 
 Two comparisons, each side by side in one run, turn about, so that whatever else the machine does falls on both:
 
-- *overhead*: a plan against the bare predictions of as many futures, in the random latent world (an MLP, horizon 8).
+- *overhead*: a plan against the bare predictions of as many futures, in the random latent world (an MLP, horizon 8), and
+  against predictions and the model's own distances, which are no work of the search either.
 - *together*: plans for many environments at once against as many plans in turn, with the chosen brain; and whether they
   are the same plans.
 """
@@ -67,8 +68,23 @@ def paired(first: Callable[[], object], second: Callable[[], object], rounds: in
     return Pair(1000 * float(np.median(tops)), 1000 * float(np.median(bottoms)), middle)
 
 
-def overhead(planner: SamplingPlanner, budget: Budget, rounds: int, model: WorldModel, start: Any, goal: Any) -> Pair:
-    """A plan over the bare predictions of as many futures, as many at a time as the planner imagines at once."""
+def overhead(
+    planner: SamplingPlanner,
+    budget: Budget,
+    rounds: int,
+    model: WorldModel,
+    start: Any,
+    goal: Any,
+    *,
+    judged: bool = False,
+) -> Pair:
+    """A plan over the bare predictions of as many futures, as many at a time as the planner imagines at once.
+
+    Args:
+        planner, budget, model, start, goal: of the plan.
+        rounds: how often both are timed.
+        judged: beside the predictions, the model's own distances of them too, as the planner's objective asks for them.
+    """
     size = model.action_space.size
     generator = torch.Generator(device=start.device).manual_seed(0)
     populations = [
@@ -79,7 +95,9 @@ def overhead(planner: SamplingPlanner, budget: Budget, rounds: int, model: World
     def bare() -> None:
         with torch.inference_mode():
             for actions in populations:
-                model.predict(start, actions)
+                latents = model.predict(start, actions)
+                if judged:
+                    planner.objective(model, latents, actions, goal)
 
     return paired(lambda: planner.plan(model, start, goal, budget), bare, rounds, _wait(start))
 
@@ -131,7 +149,8 @@ def run(words: Mapping[str, Any], planners: Sequence[Mapping[str, Any]], folder:
                 knots=None, repeat=1,
             )  # fmt: skip
             pair = overhead(inner, search, rounds, world, starts, goals)
-            costs.append({"planner": name, **asdict(pair)})
+            judged = overhead(inner, search, rounds, world, starts, goals, judged=True)
+            costs.append({"planner": name, **asdict(pair), "judged_ratio": asdict(judged.ratio)})
         for name, planner in made.items():
             for samples, iterations in asked["budgets"]:
                 status.update(f"{name}, {samples} x {iterations}, {asked['environments']} environments")
@@ -188,9 +207,12 @@ def _said(estimate: Mapping[str, float]) -> str:
 def _tables(said: Mapping[str, Any], search: Budget) -> list[Table]:
     place = f"{said['device']}, {said['threads']} threads, {said['rounds']} rounds, median and 95 % interval"
     costs = [
-        (one["planner"], f"{one['first_ms']:.1f}", f"{one['second_ms']:.1f}", _said(one["ratio"]))
+        (
+            one["planner"], f"{one['first_ms']:.1f}", f"{one['second_ms']:.1f}", _said(one["ratio"]),
+            _said(one["judged_ratio"]),
+        )
         for one in said["overhead"]
-    ]
+    ]  # fmt: skip
     savings = [
         (
             one["planner"], one["budget"], f"{one['first_ms']:.0f}", f"{one['second_ms']:.0f}", _said(one["ratio"]),
@@ -202,7 +224,7 @@ def _tables(said: Mapping[str, Any], search: Budget) -> list[Table]:
     return [
         (
             f"Overhead: {search.samples} x {search.iterations} futures of {HORIZON} steps in a random MLP ({place})",
-            ("planner", "plan ms", "bare predictions ms", "plan over bare"), costs,
+            ("planner", "plan ms", "bare predictions ms", "plan over bare", "over predictions and their costs"), costs,
         ),
         (
             f"{count} environments at once ({place})",

@@ -25,6 +25,7 @@ def test_plans_are_timed_beside_what_they_imagine_and_in_batches(
     assert [one["planner"] for one in said["overhead"]] == ["cem"]
     assert [one["planner"] for one in said["together"]] == ["cem", "hybrid", "hold"]
     assert all(one["apart"] == 0.0 for one in said["together"])
+    assert all(one["judged_ratio"]["value"] > 0 for one in said["overhead"])
     assert all(one["first_ms"] > 0 and one["second_ms"] > 0 for one in said["overhead"] + said["together"])
     assert "2 environments at once" in capsys.readouterr().out
     assert "premotor" in (tmp_path / "speed.md").read_text()
