@@ -269,6 +269,8 @@ def connect(name: str, *, watching: bool = False, **config: Any) -> Arm:
 
 def check_target(arm: Arm, target: JointTarget) -> None:
     """Refuse a target that is no target, whoever sent it; every adapter calls this first in `command`."""
+    if arm.watching:
+        raise ArmError(f"{arm.name} is only watched and takes no target; connect it again")
     count = len(arm.joint_names)
     if np.shape(target.joints) != (count,) or np.shape(target.velocity) != (count,):
         raise ArmError(f"{arm.name} has {count} joints; a target came with {np.shape(target.joints)}")

@@ -116,6 +116,7 @@ class Cadence:
     def rest(self) -> None:
         """Nothing is due until the next tick; the time since the last one is no period."""
         self._due = self._last = None
+        self._latest_s = 0.0
 
     def wait(self) -> None:
         """Sleep until the next tick is due, and begin it."""

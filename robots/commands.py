@@ -185,7 +185,7 @@ def _picture(cfg: DictConfig, arm: Arm, say: Say) -> Exit:
         say(f"refused: {arm.name} has no camera; name one with robot.cameras")
         return Exit.REFUSED
     folder = _folder(cfg) / f"{time.strftime('%Y-%m-%d_%H-%M-%S')}-picture"
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for camera, picture in seen.items():
         place = folder / f"{camera}.png"
         Image.fromarray(picture).save(place)

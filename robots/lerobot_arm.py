@@ -168,6 +168,8 @@ class LeRobotArm(Arm):
 
     def release(self) -> None:
         """Torque off, at the park pose only: from anywhere else the arm would fall."""
+        if self.watching:
+            raise ArmError(f"{self.name} is only watched; its torque stays as it is")
         with self._talking("let go"):
             measured = self._measure()
             away = np.abs(measured.joints - self.park_joints)

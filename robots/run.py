@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -87,7 +89,7 @@ def _run(cfg: DictConfig, folder: Path, operator: Operator, keys: Keys, say: Cal
             checks.check("guard", lambda: (None, f"watches {side.watches}"))
             if side.about.untested:
                 say(f"    {'note':14s} {side.about.untested}")
-            if not side.about.simulated and not dry:
+            if not side.about.simulated:
                 checks.check("rated stop", lambda: preflight.rated_stop(bool(cfg.rated_stop_confirmed)))
             if bool(cfg.probe):
                 unturned = brain
@@ -188,7 +190,7 @@ def _drive(
             propose,
             operator,
             steps=steps,
-            limits=limits,
+            limits=replace(limits, vetoes_in_a_row=sys.maxsize) if isinstance(shadow, ByHand) else limits,
             header=header,
             consent=hand.consent,
             ask=None if hand.approver.mode == "always" or bool(cfg.dry_run) else ask,
@@ -235,15 +237,21 @@ def _propose(agent: MPC, reading: Reading) -> Proposal:
 
 def check_shadow(cfg: DictConfig) -> None:
     """Refuse a shadow that this arm cannot have."""
-    if cfg.shadow not in (None, "script", "hand"):
+    if cfg.shadow is None:
+        return
+    if cfg.shadow not in ("script", "hand"):
         near = difflib.get_close_matches(str(cfg.shadow), ("script", "hand"), n=1)
         raise ValueError(
             f"shadow={cfg.shadow} is nobody; {f'did you mean {near[0]}?' if near else 'say script or hand'}"
         )
-    simulated = issubclass(find(str(cfg.robot.name)), SimulatedArm)
-    if cfg.shadow == "script" and not simulated:
+    kind = find(str(cfg.robot.name))
+    if cfg.shadow == "script" and not issubclass(kind, SimulatedArm):
         raise ValueError(f"shadow=script, robot={cfg.robot.name}: a script drives simulated arms only")
-    if cfg.shadow == "hand" and (simulated or find(str(cfg.robot.name)).lockstep):
+    if cfg.shadow == "hand" and cfg.record:
+        raise ValueError(
+            "shadow=hand with record=: a dataset keeps what was asked for, and of a hand nobody asked anything"
+        )
+    if cfg.shadow == "hand" and getattr(kind, "simulated", False):
         raise ValueError(f"shadow=hand, robot={cfg.robot.name}: nobody can take a simulated arm by the hand")
 
 

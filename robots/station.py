@@ -69,6 +69,8 @@ class Station:
         hand: Enable | None = None,
     ) -> None:
         self.arm, self.guard, self.dry_run, self._hand = arm, guard, dry_run, hand
+        self._late_s = 0.0  # of the ticks in motion since the last look
+        self._from_rest = False  # the next tick is the first of a movement: a review that took long is no late tick
         self._by_hand = False  # paused because the button was let go, and for no other reason
         self.about = About.of(arm)
         self.stop = SoftwareStop()
@@ -153,7 +155,7 @@ class Station:
         state = State(
             seen.observation["observation.state"],
             seen.observation["observation.joints"],
-            self._streamer.target if self.begun else self._measured(),
+            self._sent(seen) if self.begun else self._measured(),
             self._aim,
         )
         return check_plan(
@@ -190,6 +192,7 @@ class Station:
         period = verdict.duration_s or self.guard.limits.period_s
         self._left, self._braked = math.ceil(period * self.arm.rate_hz - 1e-6), False
         if verdict.target is not None:
+            self._from_rest = not self._streamer.moving
             self._streamer.aim(verdict.target, SETTLE_SHARE * period)
             self._aim = verdict.aim
         elif self._streamer.moving:
@@ -239,6 +242,8 @@ class Station:
         except Exception as error:  # a button that cannot be asked is not held
             self.trip(Stage.HELD, f"{type(error).__name__}: {error}")
         try:
+            moved, late_s = self._streamer.moving and not self._from_rest, self.cadence.take_lateness()
+            self._late_s, self._from_rest = max(self._late_s, late_s if moved else 0.0), False
             target = self._streamer.tick()
             if not self.dry_run:
                 self.arm.command(target)
@@ -366,6 +371,15 @@ class Station:
             raise ArmError("nothing can be asked for before the run has begun")
         return self._box
 
+    def _sent(self, seen: Reading) -> JointTarget:
+        """What the arm was sent last; in a dry run, where somebody else may move it, where it is."""
+        if not self.dry_run:
+            return self._streamer.target
+        return JointTarget.still(
+            np.asarray(seen.observation["observation.joints"], dtype=np.float64),
+            float(np.clip(seen.observation["observation.state"][6], 0.0, 1.0)),
+        )
+
     def _measured(self) -> JointTarget:
         seen = self.arm.measure()
         return JointTarget.still(seen.joints, seen.gripper)
@@ -387,7 +401,7 @@ class Station:
         if age > most:
             return vetoed(f"the arm was looked at {age:.3f} s ago (limit {most:g} s)")
         measured = self._seen.observation
-        state = State(measured["observation.state"], measured["observation.joints"], self._streamer.target, self._aim)
+        state = State(measured["observation.state"], measured["observation.joints"], self._sent(self._seen), self._aim)
         verdict = self.guard.review(state, asked, self.arm.now())
         if verdict.target is None or self.dry_run:
             return verdict
@@ -405,13 +419,13 @@ class Station:
 
     def _look(self, sent: JointTarget, measured: Measured) -> None:
         """What the arm did: for the monitors and for the record."""
-        now, late_s = self.arm.now(), self.cadence.take_lateness()
+        now, late_s, self._late_s = self.arm.now(), self._late_s, 0.0
         if not self.arm.lockstep and now - self._health_s >= HEALTH_EVERY_S:
             self._health, self._health_s = self.arm.health(), now
         signs = Signs(
             now,
             state_s=measured.monotonic_s,
-            late_s=None if self.arm.lockstep or not self._streamer.moving else late_s,
+            late_s=None if self.arm.lockstep else late_s,
             asked_s=None if self.arm.lockstep or self.stop.stage is Stage.PAUSED else self._asked_s,
             joints=measured.joints,
             sent=None if self.dry_run else sent.joints,

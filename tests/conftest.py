@@ -33,5 +33,5 @@ def _step_back() -> None:
     """Undo what SVT-AV1 does, with which LeRobot encodes videos: where it is root it gives the thread that calls it the
     highest real-time priority, for good. Every test and process begun from there would starve the rest of the machine,
     the kernel's own threads included, which carry the bytes of an emulated servo bus."""
-    if hasattr(os, "SCHED_OTHER") and os.sched_getscheduler(0) != os.SCHED_OTHER:
+    if hasattr(os, "SCHED_OTHER") and os.sched_getscheduler(0) in (os.SCHED_FIFO, os.SCHED_RR):
         os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))

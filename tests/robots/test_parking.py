@@ -50,6 +50,24 @@ def test_an_arm_that_was_at_fault_before_is_still_brought_down() -> None:
     assert np.abs(speeds).max() <= 0.4 + 1e-6
 
 
+def test_another_fault_than_the_one_it_parks_for_ends_it() -> None:
+    class Worse(Complains):
+        def health(self) -> Health:
+            self.asked += 1
+            return Health(faults=("elbow overloaded",) if self.asked < 3 else ("elbow overloaded", "base overheats"))
+
+    with pytest.raises(ArmError, match="on the way to the park pose the device reports: base overheats"):
+        taken(Worse(first_fault=1, pace="real"))
+
+
+def test_a_device_that_cannot_say_how_it_is_is_still_brought_down() -> None:
+    class Mute(Complains):
+        def health(self) -> Health:
+            raise OSError("no answer")
+
+    assert len(taken(Mute(first_fault=1000))) > 100
+
+
 def test_a_fault_that_comes_on_the_way_ends_it() -> None:
     arm = Complains(first_fault=2, pace="real")
     with pytest.raises(ArmError, match="on the way to the park pose the device reports: elbow overloaded"):

@@ -60,7 +60,7 @@ def test_a_script_drives_in_the_planners_place_and_the_run_is_kept(
 
 
 def test_a_person_moves_the_arm_and_the_planner_only_proposes(call: Premotor, tmp_path: Path, capsys: Captured) -> None:
-    """A limp SO-101, LeRobot's own driver: it stays limp, what the hand does is measured, compared and kept."""
+    """A limp SO-101, LeRobot's own driver: it stays limp, what the hand does is measured and compared."""
     from envs import so101
     from robots.emulated.so101 import EmulatedSO101
 
@@ -79,13 +79,13 @@ def test_a_person_moves_the_arm_and_the_planner_only_proposes(call: Premotor, tm
             joints, left = so101.HOME_JOINTS.copy(), 1
             while not over.wait(0.1):
                 joints[0] += 0.03 * left
-                left = -left if abs(joints[0]) > 0.5 else left
+                left = -left if abs(joints[0]) > 0.6 else left
                 arm.place(joints.tolist(), holding=False)
 
         hand = threading.Thread(target=push)
         hand.start()
         try:
-            goal = ("goal=goal.png", "probe=false", "shadow=hand", "record=kept", "steps=4", "out=r")
+            goal = ("goal=goal.png", "probe=false", "shadow=hand", "rated_stop_confirmed=true", "steps=8", "out=r")
             code = call("run", *words, *bounds, TRUSTING, *goal)
         finally:
             over.set()
@@ -97,7 +97,7 @@ def test_a_person_moves_the_arm_and_the_planner_only_proposes(call: Premotor, tm
     assert "shadow: " in said
     found = result(tmp_path)
     assert found["agreement"]["moving_steps"] >= 1  # type: ignore[index]
-    assert found["dataset"] == "kept"
+    assert found["vetoed"] == 0, [line["reasons"] for line in lines(tmp_path / "r", "step")]
     assert not any(line["target"] for line in lines(tmp_path / "r", "step"))
 
 
@@ -106,6 +106,8 @@ def test_a_person_moves_the_arm_and_the_planner_only_proposes(call: Premotor, tm
     [
         (("shadow=skript",), "shadow=skript is nobody; did you mean script?"),
         (("shadow=hand",), "nobody can take a simulated arm by the hand"),
+        (("shadow=hand", "robot=so101_emulated", "guard=so101"), "nobody can take a simulated arm by the hand"),
+        (("shadow=hand", "record=kept"), "of a hand nobody asked anything"),
         (("shadow=script", "robot=so101_lockstep", "guard=so101"), "a script drives simulated arms only"),
     ],
 )

@@ -145,6 +145,9 @@ def test_an_arm_that_is_only_watched_is_left_as_it_is(emulated: EmulatedSO101) -
         assert "observation.images.front" in arm.observe().observation
         with pytest.raises(ArmError, match="is only watched and takes no target"):
             arm.command(JointTarget.still(arm.measure().joints, 0.5))
+        with pytest.raises(ArmError, match="is only watched; its torque stays as it is"):
+            arm.release()
+        arm.hold()
     finally:
         arm.disconnect()
     after = emulated.truth()
