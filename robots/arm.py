@@ -33,6 +33,8 @@ ARMS = {
     "ur": "robots.ur:UrArm",  # untested
     "xarm": "robots.xarm:XArm",  # untested
 }
+# What a camera's name follows in an observation, as LeRobot has it.
+IMAGES = "observation.images."
 
 
 class ArmError(RuntimeError):
@@ -55,6 +57,11 @@ class Reading:
     monotonic_s: float
     wall_s: float
     camera_s: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def pictures(self) -> dict[str, np.ndarray]:
+        """By camera, (H, W, 3) uint8."""
+        return {key.removeprefix(IMAGES): seen for key, seen in self.observation.items() if key.startswith(IMAGES)}
 
 
 @dataclass(frozen=True)

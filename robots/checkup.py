@@ -18,7 +18,6 @@ from robots.limits import Limits
 from robots.preflight import Preflight
 from robots.side import Side
 
-IMAGES = "observation.images."
 # What a joint's motor may have before a day begins. Our choice: STS3215 servos switch themselves off at 70 degrees (their
 # data sheet), motors of larger arms later.
 WARM_C, LOADED = 55.0, 0.8
@@ -114,12 +113,10 @@ def look_through(arm: Arm, seconds: float, interrupted: Callable[[], bool] = lam
     began, last = time.monotonic(), None
     while time.monotonic() - began < seconds and not interrupted():
         last = arm.observe()
-        for key, picture in last.observation.items():
-            if key.startswith(IMAGES):
-                camera = key.removeprefix(IMAGES)
-                digests.setdefault(camera, []).append(hashlib.blake2b(picture.tobytes(), digest_size=8).digest())
-                if camera in last.camera_s:
-                    ages[camera] = max(ages.get(camera, 0.0), arm.now() - last.camera_s[camera])
+        for camera, picture in last.pictures.items():
+            digests.setdefault(camera, []).append(hashlib.blake2b(picture.tobytes(), digest_size=8).digest())
+            if camera in last.camera_s:
+                ages[camera] = max(ages.get(camera, 0.0), arm.now() - last.camera_s[camera])
     took = time.monotonic() - began
     return {
         camera: _camera(camera, seen, took, ages.get(camera), cast(Reading, last)) for camera, seen in digests.items()
@@ -127,7 +124,7 @@ def look_through(arm: Arm, seconds: float, interrupted: Callable[[], bool] = lam
 
 
 def _camera(camera: str, seen: list[bytes], took: float, age: float | None, last: Reading) -> CameraFound:
-    picture = last.observation[f"{IMAGES}{camera}"]
+    picture = last.pictures[camera]
     new = sum(one != other for one, other in pairwise(seen))
     return CameraFound(new / took, age, picture.shape, int(picture.max()) - int(picture.min()))
 

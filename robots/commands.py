@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 ACTIONS = ("list", "doctor", "picture", "home", "park", "release", "find")
 # How near to its park posture an arm is parked, rad: a held arm sags a little.
 PARKED_RAD = 0.1
-IMAGES = "observation.images."
 Say = Callable[[str], None]
 
 
@@ -178,9 +177,7 @@ def _picture(cfg: DictConfig, arm: Arm, say: Say) -> Exit:
     """What each camera sees now, as files; an arm held where it shall be gives a goal that way."""
     from PIL import Image
 
-    seen = {
-        key.removeprefix(IMAGES): value for key, value in arm.observe().observation.items() if key.startswith(IMAGES)
-    }
+    seen = arm.observe().pictures
     if not seen:
         say(f"refused: {arm.name} has no camera; name one with robot.cameras")
         return Exit.REFUSED

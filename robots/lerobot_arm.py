@@ -220,10 +220,9 @@ class LeRobotArm(Arm):
 
     def command(self, target: JointTarget) -> None:
         """Send one target; one outside the calibrated range is refused whole."""
-        if self._released:
-            why = "is only watched" if self.watching else "is released"
-            raise ArmError(f"{self.name} {why} and takes no target; connect it again")
         check_target(self, target)
+        if self._released:
+            raise ArmError(f"{self.name} is released and takes no target; connect it again")
         with self._talking("send"):
             leap = np.abs(target.joints - self._held.joints)
             if leap.max() * self.rate_hz > LEAP_RAD_S:

@@ -48,7 +48,7 @@ class Limits:
         frozen_looks: so many looks in a row with the same picture mean a frozen camera.
         heartbeat_s: how long the planner's process may give no sign of life.
         planner_deadline_s: how long a plan may take.
-        late_tick_s: how late a tick may be sent.
+        late_tick_s: how late a tick of a movement may be sent before the arm pauses.
         temperature_c: how warm a joint may be.
         load_share: how much of what it bears a joint may bear, 0 to 1.
         uncertainty: how far the model may mistrust its plan; 1 is its calibrated error on held-out data.

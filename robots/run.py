@@ -63,7 +63,7 @@ def main(cfg: DictConfig) -> int:
 
 
 def _run(cfg: DictConfig, folder: Path, operator: Operator, keys: Keys, say: Callable[[str], None]) -> Exit:
-    check_shadow(cfg)
+    _check_shadow(cfg)
     if cfg.shadow == "hand":
         cfg.dry_run = True  # what a person moves is left as it is: nothing is sent, and no servo switched on
     dry = bool(cfg.dry_run)
@@ -235,7 +235,7 @@ def _propose(agent: MPC, reading: Reading) -> Proposal:
     return Proposal(action, doubt, plan.digest(), "; ".join([note, *agent.events()]), act_ms)
 
 
-def check_shadow(cfg: DictConfig) -> None:
+def _check_shadow(cfg: DictConfig) -> None:
     """Refuse a shadow that this arm cannot have."""
     if cfg.shadow is None:
         return

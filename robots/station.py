@@ -34,7 +34,6 @@ from robots.stream import SETTLE_SHARE, Streamer
 # What was sent and measured goes into the record in lines of this many seconds: no more than that is lost with a killed
 # process, and writing takes no time to speak of.
 LINE_S = 0.1
-IMAGES = "observation.images."
 # A cadence need not be watched closer than this.
 LOOKS_PER_SECOND = 100.0
 
@@ -504,9 +503,8 @@ def vetoed(sentence: str) -> Verdict:
 def _digests(reading: Reading) -> dict[str, str]:
     """A name for exactly each camera's picture."""
     return {
-        key.removeprefix(IMAGES): hashlib.blake2b(np.ascontiguousarray(value).data, digest_size=8).hexdigest()
-        for key, value in reading.observation.items()
-        if key.startswith(IMAGES)
+        camera: hashlib.blake2b(np.ascontiguousarray(picture).data, digest_size=8).hexdigest()
+        for camera, picture in reading.pictures.items()
     }
 
 
