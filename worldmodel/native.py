@@ -102,7 +102,8 @@ class NativeModel:
     def feature_distance(self, latents: Tensor, goal: Tensor) -> Tensor:
         """Mean squared difference of picture features: (B, *X, L), (B, L) -> (B, *X)."""
         z, _, _ = self._split(latents)
-        return (z - self._like(goal[:, : self._features], z)).square().mean(-1)
+        # In one pass: a difference that is kept to be squared costs as much again.
+        return F.mse_loss(z, self._like(goal[:, : self._features], z), reduction="none").mean(-1)
 
     def state_distance(self, latents: Tensor, goal: Tensor) -> Tensor:
         """Mean absolute difference of normalised proprioception, each number counting as far as a picture tells it:
