@@ -28,10 +28,17 @@ class Belief(NamedTuple):
 
 
 class Memory(Protocol):
-    """The best an algorithm has tried so far: (B, K, H, A), best first, and their costs (B, K)."""
+    """The best an algorithm has tried so far."""
 
-    elites: Tensor
-    elite_costs: Tensor
+    @property
+    def elites(self) -> Tensor:
+        """(B, K, H, A), best first."""
+        ...
+
+    @property
+    def elite_costs(self) -> Tensor:
+        """(B, K)."""
+        ...
 
 
 def proposals(model: WorldModel, latent: Tensor, goal: Aimed, n: int, generator: torch.Generator) -> Tensor | None:

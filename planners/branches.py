@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from planners.belief import Belief, Memory
+from planners.books import best_of
 from planners.curves import Curve
 from planners.plan import Plan
-from planners.search import Search, best_of
+from planners.search import Search
 from worldmodel.interface import WorldModel
 
 # A branch believes in at least so many of its futures: a spread of fewer is no spread.

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from planners.belief import Belief, Memory, per_dimension
+from planners.belief import Belief, Memory
+from planners.books import best_of
 from planners.planner import SamplingPlanner
-from planners.search import best_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,6 @@ class CEM(SamplingPlanner):
         share = (weights / weights.sum(1, keepdim=True).clamp_min(1e-12))[:, :, None, None]
         mean = (share * elites).sum(1)
         spread = (share * (elites - mean[:, None]).square()).sum(1).sqrt()
-        floor = per_dimension(self.min_std, mean.shape[-1], "min_std", mean)
         mean = torch.lerp(mean, belief.mean, self.momentum)
-        spread = torch.lerp(spread, belief.std, self.momentum).maximum(floor)
+        spread = torch.lerp(spread, belief.std, self.momentum)
         return Belief(torch.where(total > 0, mean, belief.mean), torch.where(total > 0, spread, belief.std))

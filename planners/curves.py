@@ -48,6 +48,16 @@ class Curve:
         """Whether every action is a point of its own."""
         return len(self.block) == self.points
 
+    def on(self, device: torch.device) -> Curve:
+        """The same on a device: nothing need be carried there while it is used."""
+        if self.bend.device == device:
+            return self
+        with torch.inference_mode(False):
+            bend, unbend, block, nearest = (
+                part.to(device) for part in (self.bend, self.unbend, self.block, self.nearest)
+            )
+        return replace(self, bend=bend, unbend=unbend, block=block, nearest=nearest)
+
     def expand(self, points: Tensor) -> Tensor:
         """(*X, P, A) -> actions (*X, H, A) in [-1, 1]."""
         if self.same:
@@ -64,6 +74,11 @@ class Curve:
             low, high = (bound.clone() for bound in self.within)  # made where slopes may be taken, or they cannot be
             actions = actions.clamp(low, high)
         return actions
+
+    @property
+    def unbounded(self) -> Curve:
+        """The same without bounds of the actions."""
+        return replace(self, within=None)
 
     def kept_within(self, low: Tensor, high: Tensor) -> Curve:
         """The same with bounds of the actions, both (B, H, A); what is held apart from the others is not theirs."""
@@ -91,7 +106,8 @@ class Curve:
         nearest = self.nearest.to(actions.device)
         chosen = actions.index_select(-2, nearest)
         if self.stepped is not None and not self.held:
-            first = torch.searchsorted(self.block, torch.arange(self.points)).to(actions.device)
+            count = torch.arange(self.points, device=self.block.device)
+            first = torch.searchsorted(self.block, count).to(actions.device)
             chosen[..., self.stepped] = actions[..., self.stepped].index_select(-1, first)
         return chosen
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from planners.belief import Belief, Memory
+from planners.books import best_of
 from planners.cem import CEM
-from planners.search import best_of
 
 
 @dataclass(frozen=True, kw_only=True)

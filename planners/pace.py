@@ -24,6 +24,7 @@ class Pace:
         self._deadline, self._clock, self._wait = deadline, clock, wait
         self._took: dict[str, float] = {}
         self._reserved = _LAST_WORDS_S
+        self._excused = 0.0
 
     def allows(self, kind: str, guess: float = 0.0) -> bool:
         """Whether work of a kind, which takes `guess` seconds if there was none yet, would end in time."""
@@ -41,12 +42,17 @@ class Pace:
         if not self.limited:
             yield
             return
-        began = self._clock()
+        began, excused = self._clock(), self._excused
         yield
         self._wait()
-        now = self._clock() - began
+        now = self._clock() - began - (self._excused - excused)
         # The slowest counts, but one that was held up by something else is slowly forgotten.
         self._took[kind] = max(now, 0.5 * (now + self._took.get(kind, now)))
+
+    def excuse(self, seconds: float) -> None:
+        """Seconds that do not count: the deadline is so much later, and the work under way so much shorter."""
+        self._deadline += seconds
+        self._excused += seconds
 
     def reserve(self, *kinds: str) -> None:
         """Keep the time for such work free at the end."""

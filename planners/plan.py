@@ -46,7 +46,9 @@ class Plan:
         uncertainty: (B, H) the brain's doubt along that future, or None where it has no opinion.
         held: (B,) where the plan is to hold.
         futures: futures imagined per environment.
-        plan_ms: wall time of the search.
+        plan_ms: wall time of the search, without its warm-up.
+        warm_up_ms: wall time that capturing its iterations took; 0 where that was done before, or is not done.
+        captured: whether its iterations were captured: compiled, or recorded and replayed.
         stopped: why the search ended, in words.
         out_of_time: whether the deadline ended it.
         discarded: futures that were not finite, over the whole batch.
@@ -68,6 +70,8 @@ class Plan:
     out_of_time: bool
     discarded: int
     branch: tuple[str, ...] | None = None
+    warm_up_ms: float = 0.0
+    captured: bool = False
 
     def remaining(self, executed: int = 1) -> Tensor:
         """What is left of the actions after `executed` steps, (B, H - executed, A): the next search's warm start."""

@@ -20,12 +20,14 @@ from torch import Tensor
 
 from planners.belief import Belief, Memory, confined, per_dimension, prior_belief, proposals, warm_mean
 from planners.branches import Branches, Schedules
-from planners.curves import Curve, check_curve, make_curve
+from planners.capture import Captures, check_capture
+from planners.curves import check_curve, make_curve
 from planners.goal import Goal
 from planners.objectives import Objective, default_objective
 from planners.plan import Budget, Plan
 from planners.search import Search
 from planners.targets import Aimed, matched
+from planners.turns import CapturedTurns, Ground, Turns
 from worldmodel.interface import Latent, WorldModel
 
 # Whose plan a search begins with.
@@ -81,6 +83,10 @@ class SamplingPlanner(Planner):
         spline: what kind of curve, linear or cubic.
         schedules: a gripper's schedules, each searched as a branch beside the others; null searches it like all else.
         memory_mb: futures are imagined in chunks that keep the latents below this.
+        capture: how an iteration is run: `none`, operation by operation; `compile`, fused by a compiler; `graph`, recorded as
+            a CUDA graph and replayed; `both`. The first plan of a shape pays for it, and says how much. With a deadline,
+            time is then looked at between populations and not within them. Goals of several pictures, regions and slopes
+            are searched operation by operation whatever is said here.
         clock: seconds; only for the deadline and the report.
     """
 
@@ -97,7 +103,9 @@ class SamplingPlanner(Planner):
     spline: str = "linear"
     schedules: Schedules | None = None
     memory_mb: float = 256.0
+    capture: str = "none"
     clock: Callable[[], float] = field(default=time.perf_counter, repr=False)
+    _captures: Captures = field(default_factory=Captures, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.horizon < 1:
@@ -115,16 +123,32 @@ class SamplingPlanner(Planner):
                 f"schedules is {self.schedules!r}; say {{dimension: dgripper, starts: [0.0, 0.5]}}, or null"
             )
         check_curve(self.horizon, self.repeat, self.knots, self.spline)
+        check_capture(self.capture)
+        if self.capture != "none" and self.schedules is not None:
+            raise ValueError(
+                f"capture is {self.capture}, and schedules are searched as branches, which change from one population to the "
+                "next: say schedules=null, or capture=none"
+            )
 
     # -- what an algorithm adds ------------------------------------------------------------------------------------
 
-    def sample(self, belief: Belief, n: int, generator: torch.Generator) -> Tensor:
-        """(B, n, H, A) drawn from the belief."""
-        return belief.mean[:, None] + belief.std[:, None] * self.noise(belief, n, generator)
+    def noise(self, belief: Belief, n: int, generator: torch.Generator) -> Tensor:
+        """All that is random of a population, (1, n, H, A): the same for every environment. Standard normal."""
+        _, horizon, size = belief.mean.shape
+        drawn = torch.randn(1, n, horizon, size, generator=generator, device=generator.device)
+        return drawn.to(belief.mean.device)
+
+    def sample(self, belief: Belief, noise: Tensor) -> Tensor:
+        """(B, n, H, A) drawn from the belief with noise (1, n, H, A)."""
+        return belief.mean[:, None] + belief.std[:, None] * noise
 
     @abstractmethod
     def refit(self, belief: Belief, actions: Tensor, costs: Tensor, search: Memory) -> Belief:
-        """A better belief from a population (B, S, H, A) and its costs (B, S), infinite where not to be trusted."""
+        """A better belief from a population (B, S, H, A) and its costs (B, S), infinite where not to be trusted.
+
+        A spread that falls below `min_std` is raised to it afterwards. Nothing here may look at what a tensor holds: an
+        accelerator would be waited for, and could not be captured.
+        """
 
     def populations(self, budget: Budget) -> list[int]:
         """How many futures each iteration imagines."""
@@ -146,74 +170,75 @@ class SamplingPlanner(Planner):
         generator: torch.Generator | None = None,
     ) -> Plan:
         began = self.clock()
-        goal = goal.encode(model) if isinstance(goal, Goal) else goal
-        goal = matched(goal, latent)
-        size = model.action_space.size
+        goal = matched(goal.encode(model) if isinstance(goal, Goal) else goal, latent)
         if generator is None:
             generator = torch.Generator(device=latent.device).manual_seed(0)
-        rest = resting_action(model, latent.device)
-        column = None if self.schedules is None else self.schedules.column(model)
-        curve = replace(make_curve(self.horizon, self.repeat, self.knots, self.spline), stepped=column)
+        deadline = math.inf if budget.deadline_ms is None else began + budget.deadline_ms / 1000
+        populations = self.populations(budget)
         with torch.inference_mode():
-            deadline = math.inf if budget.deadline_ms is None else began + budget.deadline_ms / 1000
-            still = rest.expand(len(latent), self.horizon, size)
-            belief, low, high, known = self._begin(model, latent, goal, warm_start, rest, generator)
-            if known == PROPOSED and not curve.same:
-                curve = curve.kept_within(low, high)
-            belief = Belief(curve.fit(belief.mean), curve.at_points(belief.std))
-            anchors = [belief.mean[:, None]]
-            if known == BEFORE:
-                anchors.append(curve.at_points(still)[:, None])
-            search = Search(
-                model, latent, goal, self.objective, still,
-                keep=self.elites, memory_mb=self.memory_mb, deadline=deadline, clock=self.clock,
-                trusted=math.inf if self.trusted is None else self.trusted, curve=curve,
-            )  # fmt: skip
-            branches = Branches()
-            if self.schedules is not None and column is not None:
-                plans = None if known is None else (known, belief.mean)
-                branches = self.schedules.begin(column, curve, still, plans, keep=self.elites)
-            populations = self.populations(budget)
-            belief, low, high = branches.rows(belief, curve.at_points(low), curve.at_points(high), populations[0])
-            anchors = [branches.spread(anchor) for anchor in anchors]
-
-            def propose(n: int) -> Tensor | None:
-                found = proposals(model, latent, goal, n, generator)
-                return None if found is None else branches.spread(found)
-
-            spare = 0
+            turns = self._begin(model, latent, goal, warm_start, generator, deadline, populations[0])
+            search = turns.search
             for index, (n, following) in enumerate(zip(populations, [*populations[1:], 0], strict=True)):
                 if index and not search.pace.allows("population"):
                     search.out_of_time = True
                     break
-                each, spare = divmod(n + spare, branches.count)
-                with search.pace.work("population"):
-                    points = self._population(belief, each, anchors, propose, curve, generator)
-                    points = points.clamp(low[:, None], high[:, None])
-                costs = branches.part(search.evaluate(branches.join(points)))
-                if not search.out_of_time:
-                    belief = self.refit(belief, points, *branches.learn(points, costs, self.elites, search))
-                    belief, low, high = branches.narrow(following + spare if following else 1, belief, low, high)
-                    anchors = [belief.mean[:, None]]
-                    # The belief's own middle is often better than any sample: in the end one more future tells.
-                    if not following:
-                        last = [*anchors, self.sample(belief, spare, generator)] if spare else anchors
-                        search.evaluate(torch.cat(last, 1).clamp(low[:, None], high[:, None]))
+                turns.take(n, following)
                 search.end_iteration()
                 if search.out_of_time:
                     break
             left = budget.futures - sum(populations)
             if left and not search.out_of_time:
-                self.descend(search, branches.of_elites(low, search), branches.of_elites(high, search), left)
-        return branches.named(search.to_plan(began, budget.futures + 1), curve)
-
-    def noise(self, belief: Belief, n: int, generator: torch.Generator) -> Tensor:
-        """Standard normal (1, n, H, A), the same for every environment."""
-        _, horizon, size = belief.mean.shape
-        drawn = torch.randn(1, n, horizon, size, generator=generator, device=generator.device)
-        return drawn.to(belief.mean.device)
+                low, high = (turns.branches.of_elites(bound, search) for bound in (turns.ground.low, turns.ground.high))
+                self.descend(search, low, high, left)
+        plan = turns.branches.named(search.to_plan(began, budget.futures + 1), search.judge.curve)
+        return replace(plan, captured=turns.captured)
 
     def _begin(
+        self,
+        model: WorldModel,
+        latent: Tensor,
+        goal: Aimed,
+        warm_start: Tensor | None,
+        generator: torch.Generator,
+        deadline: float,
+        first: int,
+    ) -> Turns:
+        """Everything before the first population, which is to have so many futures."""
+        rest = resting_action(model, latent.device)
+        still = rest.expand(len(latent), self.horizon, rest.shape[-1])
+        column = None if self.schedules is None else self.schedules.column(model)
+        curve = make_curve(self.horizon, self.repeat, self.knots, self.spline).on(latent.device)
+        curve = replace(curve, stepped=column)
+        belief, low, high, known = self._first_belief(model, latent, goal, warm_start, rest, generator)
+        if known == PROPOSED and not curve.same:
+            curve = curve.kept_within(low, high)
+        belief = Belief(curve.fit(belief.mean), curve.at_points(belief.std))
+        anchors = [belief.mean[:, None]]
+        if known == BEFORE:
+            anchors.append(curve.at_points(still)[:, None])
+        search = Search(
+            model, latent, goal, self.objective, still,
+            keep=self.elites, memory_mb=self.memory_mb, deadline=deadline, clock=self.clock,
+            trusted=math.inf if self.trusted is None else self.trusted, curve=curve,
+        )  # fmt: skip
+        branches = Branches()
+        if self.schedules is not None and column is not None:
+            plans = None if known is None else (known, belief.mean)
+            branches = self.schedules.begin(column, curve, still, plans, keep=self.elites)
+        belief, low, high = branches.rows(belief, curve.at_points(low), curve.at_points(high), first)
+        ground = Ground(low, high, per_dimension(self.min_std, low.shape[-1], "min_std", low))
+        anchors = [branches.spread(anchor) for anchor in anchors]
+
+        def propose(n: int) -> Tensor | None:
+            found = proposals(model, latent, goal, n, generator)
+            return None if found is None else branches.spread(found)
+
+        turns = Turns(self, search, branches, belief, ground, anchors, propose, generator)
+        if self.capture != "none" and isinstance(goal, Tensor) and curve.within is None:
+            return CapturedTurns(turns, self._captures, self.capture)
+        return turns
+
+    def _first_belief(
         self,
         model: WorldModel,
         latent: Tensor,
@@ -231,32 +256,6 @@ class SamplingPlanner(Planner):
             if prior is not None:
                 return *confined(belief, prior, self.within_prior), PROPOSED
         return belief, -torch.ones_like(mean), torch.ones_like(mean), None if warm_start is None else BEFORE
-
-    def _population(
-        self,
-        belief: Belief,
-        n: int,
-        anchors: list[Tensor],
-        propose: Callable[[int], Tensor | None],
-        curve: Curve,
-        generator: torch.Generator,
-    ) -> Tensor:
-        """(B, n, P, A): the anchors, what the prior proposes, and the rest drawn from the belief."""
-        parts = anchors[:n]
-        drawn = self.sample(belief, n - len(parts), generator)
-        wanted = min(round(self.proposal_share * n), drawn.shape[1])
-        proposed = propose(wanted) if wanted else None
-        if proposed is not None:
-            # A shorter proposal is continued by the belief, so that the rest of the horizon is searched too.
-            steps = min(proposed.shape[2], self.horizon)
-            # The bounds of a curve are of whole environments, these are rows of branches; they are clamped later.
-            actions = replace(curve, within=None).expand(drawn[:, :wanted]).clone()
-            proposed = proposed[:, :, :steps].to(drawn.dtype)
-            known = torch.isfinite(proposed)
-            actions[:, :, :steps] = torch.where(known, proposed, actions[:, :, :steps])
-            told = known.flatten(2).any(-1)[..., None, None]
-            drawn[:, :wanted] = torch.where(told, curve.fit(actions), drawn[:, :wanted])
-        return torch.cat([*parts, drawn], 1)
 
 
 def resting_action(model: WorldModel, device: torch.device) -> Tensor:

@@ -93,7 +93,8 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 def _build(kind: Any, settings: dict[str, Any], what: str) -> Any:
     """Call with settings that are fields of the dataclass; name the one that is not."""
-    known = getattr(kind, "__dataclass_fields__", settings)
+    parts = getattr(kind, "__dataclass_fields__", {})
+    known = [name for name, part in parts.items() if part.init] or list(settings)
     for key in settings:
         if key not in known:
             raise ValueError(f"{what} has no setting {key!r}{nearest(key, known)}")

@@ -15,11 +15,15 @@ from planners.planner import SamplingPlanner
 class RandomShooting(SamplingPlanner):
     """Uniform over the whole space of actions; nothing is learned from one iteration to the next."""
 
-    def sample(self, belief: Belief, n: int, generator: torch.Generator) -> Tensor:
-        """Uniform in [-1, 1], (B, n, H, A)."""
-        batch, horizon, size = belief.mean.shape
+    def noise(self, belief: Belief, n: int, generator: torch.Generator) -> Tensor:
+        """Uniform in [-1, 1], (1, n, H, A)."""
+        _, horizon, size = belief.mean.shape
         drawn = torch.rand(1, n, horizon, size, generator=generator, device=generator.device)
-        return (2.0 * drawn - 1.0).to(belief.mean.device).repeat(batch, 1, 1, 1)
+        return (2.0 * drawn - 1.0).to(belief.mean.device)
+
+    def sample(self, belief: Belief, noise: Tensor) -> Tensor:
+        """The noise itself, (B, n, H, A): whatever is believed."""
+        return noise.repeat(len(belief.mean), 1, 1, 1)
 
     def refit(self, belief: Belief, actions: Tensor, costs: Tensor, search: Memory) -> Belief:
         """The best so far becomes the one to beat."""
