@@ -27,7 +27,7 @@ from planners.objectives import Objective, default_objective
 from planners.plan import Budget, Plan
 from planners.search import Search
 from planners.targets import Aimed, matched
-from planners.turns import CapturedTurns, Ground, Turns
+from planners.turns import Ground, Turns, WholeTurns
 from worldmodel.interface import Latent, WorldModel
 
 # Whose plan a search begins with.
@@ -85,8 +85,8 @@ class SamplingPlanner(Planner):
         memory_mb: futures are imagined in chunks that keep the latents below this.
         capture: how an iteration is run: `none`, operation by operation; `compile`, fused by a compiler; `graph`, recorded as
             a CUDA graph and replayed; `both`. The first plan of a shape pays for it, and says how much. With a deadline,
-            time is then looked at between populations and not within them. Goals of several pictures, regions and slopes
-            are searched operation by operation whatever is said here.
+            time is then looked at between populations and not within them. Goals of several pictures and regions are
+            searched operation by operation whatever is said here.
         clock: seconds; only for the deadline and the report.
     """
 
@@ -191,7 +191,7 @@ class SamplingPlanner(Planner):
                 low, high = (turns.branches.of_elites(bound, search) for bound in (turns.ground.low, turns.ground.high))
                 self.descend(search, low, high, left)
         plan = turns.branches.named(search.to_plan(began, budget.futures + 1), search.judge.curve)
-        return replace(plan, captured=turns.captured)
+        return replace(plan, captured=search.captured)
 
     def _begin(
         self,
@@ -216,10 +216,13 @@ class SamplingPlanner(Planner):
         anchors = [belief.mean[:, None]]
         if known == BEFORE:
             anchors.append(curve.at_points(still)[:, None])
+        # What belongs to one plan alone, bounds of a curve or the region of a goal, cannot be captured for others.
+        capturable = isinstance(goal, Tensor) and curve.within is None
         search = Search(
             model, latent, goal, self.objective, still,
             keep=self.elites, memory_mb=self.memory_mb, deadline=deadline, clock=self.clock,
             trusted=math.inf if self.trusted is None else self.trusted, curve=curve,
+            captures=self._captures if capturable else None, capture=self.capture,
         )  # fmt: skip
         branches = Branches()
         if self.schedules is not None and column is not None:
@@ -233,10 +236,8 @@ class SamplingPlanner(Planner):
             found = proposals(model, latent, goal, n, generator)
             return None if found is None else branches.spread(found)
 
-        turns = Turns(self, search, branches, belief, ground, anchors, propose, generator)
-        if self.capture != "none" and isinstance(goal, Tensor) and curve.within is None:
-            return CapturedTurns(turns, self._captures, self.capture)
-        return turns
+        kind = WholeTurns if search.captured else Turns
+        return kind(self, search, branches, belief, ground, anchors, propose, generator)
 
     def _first_belief(
         self,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from planners.books import Books, Judge
+from planners.capture import Captures
 from planners.curves import Curve, make_curve
 from planners.objectives import Objective
 from planners.pace import Pace
@@ -39,6 +41,8 @@ class Search:
         clock: seconds.
         trusted: a future that the brain doubts more than this somewhere (1 is the calibrated quantile) is not chosen.
         curve: what makes actions (.., H, A) of the points (.., P, A) that are searched; None where they are the same.
+        captures: what was captured for this planner before; None where nothing is to be captured.
+        capture: how, one of `capture.CAPTURES`.
 
     Attributes:
         books: what was found so far.
@@ -62,6 +66,8 @@ class Search:
         clock: Callable[[], float],
         trusted: float = math.inf,
         curve: Curve | None = None,
+        captures: Captures | None = None,
+        capture: str = "none",
     ) -> None:
         self.rest = rest
         self.out_of_time = False
@@ -72,7 +78,7 @@ class Search:
         self.chunk = min(self.most_at_once, _FUTURES_BETWEEN_LOOKS) if self.pace.limited else self.most_at_once
         points = self.judge.curve.at_points(rest)
         self.books = Books.empty(latent, rest, points, keep, self.judge.objective.names)
-        self._clock = clock
+        self._clock, self._captures, self._capture = clock, captures, capture
         self._best_costs: list[Tensor] = []
         self._futures, self._warm_up_s = 0, 0.0
 
@@ -126,16 +132,29 @@ class Search:
             chosen = slice(start, start + self.chunk)
             with self.pace.work("slope"):
                 part = actions[:, chosen]
-                found = self.judge.look_with_slope(self.books, self.latent, self.goal, part)
+                inputs = (self.books, self.latent, self.goal, part)
+                found = self.run("slope", self.judge.look_with_slope, inputs)
                 self.books, costs[:, chosen], gradients[:, chosen] = found
             self._futures += SLOPE_FUTURES * actions[:, chosen].shape[1]
         self.books = self.books.with_elites(actions, costs)
         return costs, gradients
 
-    def excuse(self, seconds: float) -> None:
-        """Time that went into what is done once: neither the deadline nor the report counts it."""
-        self._warm_up_s += seconds
-        self.pace.excuse(seconds)
+    @property
+    def captured(self) -> bool:
+        """Whether what is run is captured first."""
+        return self._captures is not None and self._capture != "none"
+
+    def run(self, what: Hashable, function: Callable[..., Any], inputs: tuple[Any, ...]) -> Any:
+        """A pure function of trees of tensors, captured where that is wished; `what` names it and all that it uses.
+
+        Capturing is done once: neither the deadline nor the report counts the time it takes.
+        """
+        if self._captures is None or self._capture == "none":
+            return function(*inputs)
+        answer, took = self._captures.call(self._capture, (what, id(self.judge.model)), function, inputs)
+        self._warm_up_s += took
+        self.pace.excuse(took)
+        return answer
 
     def end_iteration(self) -> None:
         """Note the best cost so far as a point of the curve."""

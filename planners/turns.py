@@ -15,7 +15,6 @@ from torch import Tensor
 from planners.belief import Belief, Memory
 from planners.books import Books, Judge
 from planners.branches import Branches
-from planners.capture import Captures
 from planners.curves import Curve
 from planners.search import Search
 
@@ -74,8 +73,6 @@ class Turns:
         generator: of all noise.
     """
 
-    captured = False
-
     def __init__(
         self,
         algorithm: Algorithm,
@@ -123,20 +120,8 @@ class Turns:
         return Drawn(noise, self._propose(wanted) if wanted else None)
 
 
-class CapturedTurns(Turns):
-    """The same, but that all of a turn beside what is random is captured.
-
-    Args:
-        plain: the turns as they would be taken otherwise; without branches.
-        captures: what was captured before.
-        how: one of `capture.CAPTURES`.
-    """
-
-    captured = True
-
-    def __init__(self, plain: Turns, captures: Captures, how: str) -> None:
-        vars(self).update(vars(plain))
-        self._captures, self._how = captures, how
+class WholeTurns(Turns):
+    """The same, each run as one thing, for a search that captures: all of it beside what is random. Without branches."""
 
     def take(self, n: int, following: int) -> None:
         search = self.search
@@ -144,10 +129,8 @@ class CapturedTurns(Turns):
             drawn = self._draw(n)
             last, chunk = not following, search.most_at_once
             inputs = (self._belief, search.books, drawn, self._anchors, self.ground, search.latent, search.goal)
-            what = (id(search.judge.model), chunk, last)
-            run = partial(turn, self._algorithm, search.judge, chunk, last)
-            (self._belief, books), took = self._captures.call(self._how, what, run, inputs)
-            search.excuse(took)
+            whole = partial(turn, self._algorithm, search.judge, chunk, last)
+            self._belief, books = search.run(("turn", chunk, last), whole, inputs)
         search.adopt(books, n + last)
         self._anchors = [self._belief.mean[:, None]]
 
