@@ -70,9 +70,9 @@ class SamplingPlanner(Planner):
             useful (turning, say) is searched narrowly.
         min_std: the spread never falls below this.
         proposal_share: part of each population that the brain's learned prior proposes (if it has one).
-        within_prior: search only so many spreads around what the prior proposes, where the brain has one; 0 anywhere.
-            An imagined grasp is easily better than any real one: where a search may go anywhere, it finds what the brain
-            is wrong about; near what was done on the way to such goals, it does not.
+        within_prior: search only so many spreads around what the prior proposes, where the brain has one and the goal has
+            a picture; 0 anywhere. An imagined grasp is easily better than any real one: where a search may go anywhere, it
+            finds what the brain is wrong about; near what was done on the way to such goals, it does not.
         elites: how many of the best futures an algorithm looks at, and a plan reports.
         trusted: a future that the brain doubts more than this somewhere (1 is its calibrated error on held-out data) is not
             chosen; where all are doubted more, the plan is to hold, and says so. None trusts all.
@@ -158,12 +158,13 @@ class SamplingPlanner(Planner):
             deadline = math.inf if budget.deadline_ms is None else began + budget.deadline_ms / 1000
             still = rest.expand(len(latent), self.horizon, size)
             belief, low, high, known = self._begin(model, latent, goal, warm_start, rest, generator)
-            if known == PROPOSED and not curve.same:
+            if self.within_prior and not curve.same:
                 curve = curve.kept_within(low, high)
             belief = Belief(curve.fit(belief.mean), curve.at_points(belief.std))
             anchors = [belief.mean[:, None]]
-            if known == BEFORE:
-                anchors.append(curve.at_points(still)[:, None])
+            if warm_start is not None:
+                unconfined = torch.tensor([[[word == BEFORE]] for word in known], device=still.device)
+                anchors.append(curve.at_points(still).where(unconfined, math.nan)[:, None])
             search = Search(
                 model, latent, goal, self.objective, still,
                 keep=self.elites, memory_mb=self.memory_mb, deadline=deadline, clock=self.clock,
@@ -171,7 +172,7 @@ class SamplingPlanner(Planner):
             )  # fmt: skip
             branches = Branches()
             if self.schedules is not None and column is not None:
-                plans = None if known is None else (known, belief.mean)
+                plans = (known, belief.mean) if known else None
                 branches = self.schedules.begin(column, curve, still, plans, keep=self.elites)
             populations = self.populations(budget)
             belief, low, high = branches.rows(belief, curve.at_points(low), curve.at_points(high), populations[0])
@@ -221,16 +222,22 @@ class SamplingPlanner(Planner):
         warm_start: Tensor | None,
         rest: Tensor,
         generator: torch.Generator,
-    ) -> tuple[Belief, Tensor, Tensor, str | None]:
-        """The first belief, its bounds (B, H, A), and whose plan its middle is: the last one's, the prior's or nobody's."""
+    ) -> tuple[Belief, Tensor, Tensor, tuple[str, ...]]:
+        """The first belief, its bounds (B, H, A), and of each environment whose plan its middle is, the last one's or the
+        prior's; of none where it is nobody's.
+
+        Within the prior a search is laid out alike for all, or who is proposed nothing would feel that others are; it counts
+        as begun with the last plan, and where there is none with rest.
+        """
         mean = warm_mean(warm_start, rest, len(latent), self.horizon)
         spread = per_dimension(self.initial_std, mean.shape[-1], "initial_std", mean)
         belief = Belief(mean, spread.expand_as(mean))
         if self.within_prior:
             prior = prior_belief(model, latent, goal, self.horizon, generator)
-            if prior is not None:
-                return *confined(belief, prior, self.within_prior), PROPOSED
-        return belief, -torch.ones_like(mean), torch.ones_like(mean), None if warm_start is None else BEFORE
+            belief, low, high, near = confined(belief, prior, self.within_prior)
+            return belief, low, high, tuple(PROPOSED if one else BEFORE for one in near.tolist())
+        known = () if warm_start is None else (BEFORE,) * len(mean)
+        return belief, -torch.ones_like(mean), torch.ones_like(mean), known
 
     def _population(
         self,
@@ -241,8 +248,12 @@ class SamplingPlanner(Planner):
         curve: Curve,
         generator: torch.Generator,
     ) -> Tensor:
-        """(B, n, P, A): the anchors, what the prior proposes, and the rest drawn from the belief."""
+        """(B, n, P, A): the anchors, what the prior proposes, and the rest drawn from the belief.
+
+        Within the prior the second anchor is not everyone's: it takes the place of a draw, which who has none (NaN) keeps.
+        """
         parts = anchors[:n]
+        of_some = parts.pop() if self.within_prior and len(parts) > 1 else None
         drawn = self.sample(belief, n - len(parts), generator)
         wanted = min(round(self.proposal_share * n), drawn.shape[1])
         proposed = propose(wanted) if wanted else None
@@ -256,6 +267,8 @@ class SamplingPlanner(Planner):
             actions[:, :, :steps] = torch.where(known, proposed, actions[:, :, :steps])
             told = known.flatten(2).any(-1)[..., None, None]
             drawn[:, :wanted] = torch.where(told, curve.fit(actions), drawn[:, :wanted])
+        if of_some is not None:
+            drawn[:, :1] = torch.where(torch.isfinite(of_some), of_some, drawn[:, :1])
         return torch.cat([*parts, drawn], 1)
 
 
