@@ -78,31 +78,45 @@ def prior_belief(
 
     A prior may weigh several things to do against each other. Their mean may be none of them, so the spread is that of
     the draws nearest to the first one.
+
+    Returns:
+        NaN for whom nothing is proposed: whose goal is a region alone, who does not know where it is, whose prior went mad;
+        None where that is everyone.
     """
-    if isinstance(goal, Targets):
-        if not goal.pictured and goal.most:
-            raise ValueError("within_prior wants a goal picture for every environment, or for none")
-        # Around one middle: of several pictures that of the nearest, of a mean that of the weightiest.
-        goal = goal if (heading := goal.heading(model, latent)) is None else heading
-    drawn = proposals(model, latent, goal, PRIOR_DRAWS, generator)
-    if drawn is None or not torch.isfinite(drawn).all():
+    # Around one middle: of several pictures that of the nearest, of a mean that of the weightiest.
+    aim = goal.headed(model, latent) if isinstance(goal, Targets) else goal
+    drawn = proposals(model, latent, aim, PRIOR_DRAWS, generator)
+    if drawn is None:
         return None
     away = (drawn[:, 1:, :horizon] - drawn[:, :1, :horizon]).float()
     nearest = away.square().sum((-2, -1)).topk(PRIOR_NEAREST, largest=False).indices
     rows = torch.arange(len(away), device=away.device)[:, None]
-    return Belief(drawn[:, 0, :horizon].float(), away[rows, nearest].square().mean(1).sqrt())
+    sound = torch.isfinite(drawn).flatten(1).all(1)[:, None, None]
+    mean, std = drawn[:, 0, :horizon].float(), away[rows, nearest].square().mean(1).sqrt()
+    return Belief(mean.where(sound, math.nan), std.where(sound, math.nan))
 
 
-def confined(belief: Belief, prior: Belief, spreads: float) -> tuple[Belief, Tensor, Tensor]:
-    """The belief begun at the prior, and bounds (B, H, A) so many spreads around it; beyond its steps all stays open."""
-    steps = prior.mean.shape[1]
+def confined(belief: Belief, prior: Belief | None, spreads: float) -> tuple[Belief, Tensor, Tensor, Tensor]:
+    """The belief begun at the prior, and bounds (B, H, A) so many spreads around it; beyond its steps all stays open.
+
+    Returns:
+        belief, low, high, and who is confined (B,); whom the prior proposes nothing keeps the belief, and all stays open.
+    """
     mean, std = belief.mean.clone(), belief.std.clone()
     low, high = -torch.ones_like(mean), torch.ones_like(mean)
+    if prior is None:
+        return belief, low, high, torch.zeros(len(mean), dtype=torch.bool, device=mean.device)
+    steps = slice(prior.mean.shape[1])
+    told = torch.isfinite(prior.mean).flatten(1).all(1)
     reach = spreads * prior.std
-    mean[:, :steps], std[:, :steps] = prior.mean, torch.minimum(0.5 * reach, std[:, :steps])
-    low[:, :steps] = (prior.mean - reach).clamp(-1.0, 1.0)
-    high[:, :steps] = (prior.mean + reach).clamp(-1.0, 1.0)
-    return Belief(mean, std), low, high
+    for values, near in (
+        (mean, prior.mean),
+        (std, torch.minimum(0.5 * reach, std[:, steps])),
+        (low, (prior.mean - reach).clamp(-1.0, 1.0)),
+        (high, (prior.mean + reach).clamp(-1.0, 1.0)),
+    ):
+        values[:, steps] = torch.where(told[:, None, None], near, values[:, steps])
+    return Belief(mean, std), low, high, told
 
 
 def warm_mean(warm_start: Tensor | None, rest: Tensor, batch: int, horizon: int) -> Tensor:

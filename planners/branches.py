@@ -57,8 +57,10 @@ class Schedules:
             "choose one of these, or schedules=null"
         )
 
-    def begin(self, column: int, curve: Curve, rest: Tensor, known: tuple[str, Tensor] | None, *, keep: int) -> Forked:
-        """All branches, for rest (B, H, A) and a plan already known: what to call it, and its points (B, P, A)."""
+    def begin(
+        self, column: int, curve: Curve, rest: Tensor, known: tuple[tuple[str, ...], Tensor] | None, *, keep: int
+    ) -> Forked:
+        """All branches, for rest (B, H, A) and plans already known: what to call each of B, and their points (B, P, A)."""
         still = rest[:, : curve.points, column]
         words, schedules = ["keep"], [still]
         point, block = torch.arange(curve.points, device=rest.device), curve.block.tolist()
@@ -67,10 +69,11 @@ class Schedules:
             for word, value in (("close", 1.0), ("open", -1.0)):
                 words.append(f"{word} now" if step == 0 else f"{word} from step {step}")
                 schedules.append(still.where(point < first, value))
+        each = [tuple(words)] * len(rest)
         if known is not None:
-            words.append(known[0])
+            each = [(*words, word) for word in known[0]]
             schedules.append(known[1][..., column])
-        return Forked(tuple(words), torch.stack(schedules, 1), column, keep)
+        return Forked(tuple(each), torch.stack(schedules, 1), column, keep)
 
 
 @dataclass
@@ -123,14 +126,14 @@ class Forked(Branches):
     """The branches still tried: K of them for each of B environments, as B * K rows, an environment's side by side.
 
     Args:
-        words: what each schedule is called.
+        words: of each of B environments, what its K schedules are called.
         schedules: (B, K, P) the values that the scheduled number takes.
         column: which number of an action that is.
         keep: how many of its best futures a branch remembers.
     """
 
-    def __init__(self, words: tuple[str, ...], schedules: Tensor, column: int, keep: int) -> None:
-        self.words, self.count = words, len(words)
+    def __init__(self, words: tuple[tuple[str, ...], ...], schedules: Tensor, column: int, keep: int) -> None:
+        self.words, self.count = words, schedules.shape[1]
         self._schedules, self._column, self._keep = schedules, column, keep
         # Where the last plan's schedule is one of the others, it need not be tried twice.
         same = (schedules[:, :, None] == schedules[:, None]).all(-1)
@@ -185,7 +188,9 @@ class Forked(Branches):
         block = curve.block.to(plan.actions.device)
         schedules = self._schedules.index_select(-1, block)
         chosen = (plan.actions[:, None, :, self._column] == schedules).all(-1).int().argmax(1)
-        return replace(plan, branch=tuple(self.words[index] for index in chosen.tolist()))
+        return replace(
+            plan, branch=tuple(words[index] for words, index in zip(self.words, chosen.tolist(), strict=True))
+        )
 
 
 def _cheapest(costs: Tensor, n: int) -> Tensor:

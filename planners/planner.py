@@ -72,9 +72,9 @@ class SamplingPlanner(Planner):
             useful (turning, say) is searched narrowly.
         min_std: the spread never falls below this.
         proposal_share: part of each population that the brain's learned prior proposes (if it has one).
-        within_prior: search only so many spreads around what the prior proposes, where the brain has one; 0 anywhere.
-            An imagined grasp is easily better than any real one: where a search may go anywhere, it finds what the brain
-            is wrong about; near what was done on the way to such goals, it does not.
+        within_prior: search only so many spreads around what the prior proposes, where the brain has one and the goal has
+            a picture; 0 anywhere. An imagined grasp is easily better than any real one: where a search may go anywhere, it
+            finds what the brain is wrong about; near what was done on the way to such goals, it does not.
         elites: how many of the best futures an algorithm looks at, and a plan reports.
         trusted: a future that the brain doubts more than this somewhere (1 is its calibrated error on held-out data) is not
             chosen; where all are doubted more, the plan is to hold, and says so. None trusts all.
@@ -210,12 +210,18 @@ class SamplingPlanner(Planner):
         curve = make_curve(self.horizon, self.repeat, self.knots, self.spline).on(latent.device)
         curve = replace(curve, stepped=column)
         belief, low, high, known = self._first_belief(model, latent, goal, warm_start, rest, generator)
-        if known == PROPOSED and not curve.same:
+        if self.within_prior and not curve.same:
             curve = curve.kept_within(low, high)
         belief = Belief(curve.fit(belief.mean), curve.at_points(belief.std))
         anchors = [belief.mean[:, None]]
-        if known == BEFORE:
-            anchors.append(curve.at_points(still)[:, None])
+        instead = None
+        if warm_start is not None:
+            resting = curve.at_points(still)[:, None]
+            if self.within_prior:
+                unconfined = torch.tensor([[[word == BEFORE]] for word in known], device=still.device)[:, None]
+                instead = resting.where(unconfined, math.nan)
+            else:
+                anchors.append(resting)
         # What belongs to one plan alone, bounds of a curve or the region of a goal, cannot be captured for others.
         capturable = isinstance(goal, Tensor) and curve.within is None
         search = Search(
@@ -226,18 +232,19 @@ class SamplingPlanner(Planner):
         )  # fmt: skip
         branches = Branches()
         if self.schedules is not None and column is not None:
-            plans = None if known is None else (known, belief.mean)
+            plans = (known, belief.mean) if known else None
             branches = self.schedules.begin(column, curve, still, plans, keep=self.elites)
         belief, low, high = branches.rows(belief, curve.at_points(low), curve.at_points(high), first)
         ground = Ground(low, high, per_dimension(self.min_std, low.shape[-1], "min_std", low))
         anchors = [branches.spread(anchor) for anchor in anchors]
+        instead = None if instead is None else branches.spread(instead)
 
         def propose(n: int) -> Tensor | None:
             found = proposals(model, latent, goal, n, generator)
             return None if found is None else branches.spread(found)
 
         kind = WholeTurns if search.captured else Turns
-        return kind(self, search, branches, belief, ground, anchors, propose, generator)
+        return kind(self, search, branches, belief, ground, anchors, instead, propose, generator)
 
     def _first_belief(
         self,
@@ -247,16 +254,22 @@ class SamplingPlanner(Planner):
         warm_start: Tensor | None,
         rest: Tensor,
         generator: torch.Generator,
-    ) -> tuple[Belief, Tensor, Tensor, str | None]:
-        """The first belief, its bounds (B, H, A), and whose plan its middle is: the last one's, the prior's or nobody's."""
+    ) -> tuple[Belief, Tensor, Tensor, tuple[str, ...]]:
+        """The first belief, its bounds (B, H, A), and of each environment whose plan its middle is, the last one's or the
+        prior's; of none where it is nobody's.
+
+        Within the prior a search is laid out alike for all, or who is proposed nothing would feel that others are; it counts
+        as begun with the last plan, and where there is none with rest.
+        """
         mean = warm_mean(warm_start, rest, len(latent), self.horizon)
         spread = per_dimension(self.initial_std, mean.shape[-1], "initial_std", mean)
         belief = Belief(mean, spread.expand_as(mean))
         if self.within_prior:
             prior = prior_belief(model, latent, goal, self.horizon, generator)
-            if prior is not None:
-                return *confined(belief, prior, self.within_prior), PROPOSED
-        return belief, -torch.ones_like(mean), torch.ones_like(mean), None if warm_start is None else BEFORE
+            belief, low, high, near = confined(belief, prior, self.within_prior)
+            return belief, low, high, tuple(PROPOSED if one else BEFORE for one in near.tolist())
+        known = () if warm_start is None else (BEFORE,) * len(mean)
+        return belief, -torch.ones_like(mean), torch.ones_like(mean), known
 
 
 def resting_action(model: WorldModel, device: torch.device) -> Tensor:

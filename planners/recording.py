@@ -86,7 +86,7 @@ def blueprint(
         rrb.Spatial2DView(origin="pictures/imagined_end", name="imagined end"),
         rrb.Spatial2DView(origin="pictures/goal", name="goal"),
     ]
-    if any("observation.images.wrist" in rollout.steps[0].observation for rollout in rollouts if rollout.steps):
+    if any(IMAGES + "wrist" in rollout.steps[0].observation for rollout in rollouts if rollout.steps):
         pictures.insert(1, rrb.Spatial2DView(origin="pictures/wrist", name="wrist, now"))
     scene = rrb.Spatial3DView(
         origin="/",

@@ -79,20 +79,22 @@ class Targets:
         return torch.cat(rows)
 
     def heading(self, model: WorldModel, latent: Latent) -> Latent | None:
-        """Of every goal one picture (B, *L): that which the brain thinks nearest to a latent (B, *L), or where their mean
-        counts the weightiest; None where one has no picture."""
+        """Of every goal one picture (B, *L), the one `headed` keeps; None where one has no picture."""
         if not self.pictured:
             return None
-        rows = []
+        return torch.cat([target.latents for target in self.headed(model, latent).each])
+
+    def headed(self, model: WorldModel, latent: Latent) -> Targets:
+        """Every goal with one picture, or none where it has none: that which the brain thinks nearest to a latent (B, *L),
+        or where their mean counts the weightiest."""
+        found = []
         for row, target in enumerate(self.each):
             here = latent[row : row + 1]
             steps = [_steps(model, here, one) for one in target.pictures]
-            if target.weights is None:
-                nearest = min(range(len(steps)), key=steps.__getitem__)
-            else:
-                nearest = max(range(len(steps)), key=target.weights.__getitem__)
-            rows.append(target.latents[nearest : nearest + 1])
-        return torch.cat(rows)
+            worth = [-away for away in steps] if target.weights is None else target.weights
+            chosen = max(range(len(steps)), key=worth.__getitem__, default=0)
+            found.append(replace(target, latents=target.latents[chosen : chosen + 1], weights=None))
+        return Targets(tuple(found))
 
 
 Aimed = Tensor | Targets

@@ -28,10 +28,17 @@ class Ground(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """What is random of a population: noise (1, n, P, A), and what the prior proposes, (B, m, K, A), if it does."""
+    """What a population is drawn from.
+
+    Attributes:
+        noise: (1, n, P, A), the same for every environment.
+        proposed: (B, m, K, A) what the prior proposes, in place of the first m draws; NaN for whom it does not.
+        instead: (B, 1, P, A) what some look at in place of their first draw; NaN for the others.
+    """
 
     noise: Tensor
     proposed: Tensor | None
+    instead: Tensor | None
 
 
 class Algorithm(Protocol):
@@ -69,6 +76,7 @@ class Turns:
         branches: how the search is divided.
         belief, ground: where it begins, rows of branches.
         anchors: points (B, 1, P, A) that the first population is to hold.
+        instead: points (B, 1, P, A) that those of some are to hold, NaN for the others; None for nobody.
         propose: so many proposals of the prior (B, n, K, A), or None.
         generator: of all noise.
     """
@@ -81,12 +89,13 @@ class Turns:
         belief: Belief,
         ground: Ground,
         anchors: list[Tensor],
+        instead: Tensor | None,
         propose: Callable[[int], Tensor | None],
         generator: torch.Generator,
     ) -> None:
         self.search, self.branches, self.ground = search, branches, ground
         self._algorithm, self._belief, self._anchors = algorithm, belief, anchors
-        self._propose, self._generator = propose, generator
+        self._instead, self._propose, self._generator = instead, propose, generator
         self._spare = 0
 
     def take(self, n: int, following: int) -> None:
@@ -117,7 +126,9 @@ class Turns:
         free = n - len(self._anchors)
         noise = self._algorithm.noise(self._belief, free, self._generator)
         wanted = min(round(self._algorithm.proposal_share * n), free)
-        return Drawn(noise, self._propose(wanted) if wanted else None)
+        proposed = self._propose(wanted) if wanted else None
+        instead, self._instead = self._instead if free else None, None  # the first population alone
+        return Drawn(noise, proposed, instead)
 
 
 class WholeTurns(Turns):
@@ -184,6 +195,8 @@ def points_of(
         actions[:, :, :steps] = torch.where(known, proposed, actions[:, :, :steps])
         told = known.flatten(2).any(-1)[..., None, None]
         points[:, :wanted] = torch.where(told, curve.fit(actions), points[:, :wanted])
+    if drawn.instead is not None:
+        points[:, :1] = torch.where(torch.isfinite(drawn.instead), drawn.instead, points[:, :1])
     return torch.cat([*anchors, points], 1).clamp(ground.low[:, None], ground.high[:, None])
 
 

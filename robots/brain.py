@@ -22,10 +22,9 @@ from planners.benchmark.episode import visible_goal
 from planners.progress import Rule
 from planners.registry import make_planner
 from planners.waypoints import Route
+from robots.arm import IMAGES
 from worldmodel import WorldModel
 from worldmodel.interface import ActionSpace
-
-IMAGES = "observation.images."
 
 
 @dataclass(frozen=True)

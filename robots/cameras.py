@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from robots.arm import ArmError, Measured, Reading
+from robots.arm import IMAGES, ArmError, Measured, Reading
 from robots.kinematics import Kinematics
 from robots.pose import tool_state
 
@@ -63,7 +63,7 @@ class Cameras:
         frames, taken = {}, {}
         for name, camera in self._cameras.items():
             try:
-                frames[f"observation.images.{name}"] = np.asarray(camera.read_latest(max_age_ms=LATEST_MS))
+                frames[f"{IMAGES}{name}"] = np.asarray(camera.read_latest(max_age_ms=LATEST_MS))
             except Exception as error:
                 raise ArmError(f"camera {name} gives no frame: {_first(error)}") from error
             # LeRobot stamps with perf_counter, which on Linux is the monotonic clock.

@@ -23,15 +23,14 @@ from envs.lerobot_files import check_files, finish, finished_episodes
 from envs.recipe import VECTORS
 from envs.tabletop import ACTION_NAMES, STATE_NAMES
 from planners.rollout import Rollout
+from robots.arm import IMAGES
 from robots.recorder import executed as change
 from worldmodel.decoding import fit
 from worldmodel.interface import ActionSpace
 
 NOTE = "meta/recording.json"
 FORMAT = "premotor recording 1"
-IMAGES, STATE, JOINTS, TRUTH = (
-    "observation.images.", "observation.state", "observation.joints", "observation.environment_state",
-)  # fmt: skip
+STATE, JOINTS, TRUTH = "observation.state", "observation.joints", "observation.environment_state"
 LARGEST_PX = 256
 # An arm overshoots its action by a little; by so much of a bound, the step was something else than an action.
 OVERSHOOT = 0.5

@@ -19,7 +19,7 @@ import numpy as np
 
 from robots import lerobot_driver, lerobot_health, ports
 from robots import lerobot_settings as settings
-from robots.arm import Arm, ArmError, Health, JointTarget, Measured, Reading, check_target
+from robots.arm import IMAGES, Arm, ArmError, Health, JointTarget, Measured, Reading, check_target
 from robots.body import Body
 from robots.lerobot_bus import SLACK_RAD, ServoBus, again
 from robots.lerobot_camera import Pictures
@@ -215,7 +215,7 @@ class LeRobotArm(Arm):
         stamps = {}
         for name, camera in getattr(self._robot, "cameras", {}).items():
             picture, stamps[name] = self._pictures.look(name, camera, seen.get(name))
-            observation[f"observation.images.{name}"] = picture
+            observation[f"{IMAGES}{name}"] = picture
         return Reading(observation, measured.monotonic_s, time.time(), stamps)
 
     def command(self, target: JointTarget) -> None:

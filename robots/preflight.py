@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from robots.arm import IMAGES
 from robots.limits import Limits
 from robots.side import Side
 
@@ -65,10 +66,10 @@ def observation(side: Side, required: tuple[str, ...]) -> tuple[None, str]:
     if second.monotonic_s < first.monotonic_s:
         raise ValueError("the arm's clock ran backwards between two observations")
     for key, value in second.observation.items():
-        if key.startswith("observation.images.") and int(value.max()) - int(value.min()) < 8:
+        if key.startswith(IMAGES) and int(value.max()) - int(value.min()) < 8:
             raise ValueError(f"{key} is one flat colour; is the lens covered or the camera dead?")
-    images = [k.rsplit(".", 1)[1] for k in second.observation if k.startswith("observation.images.")]
-    shape = np.shape(second.observation[f"observation.images.{images[0]}"]) if images else ()
+    images = [k.rsplit(".", 1)[1] for k in second.observation if k.startswith(IMAGES)]
+    shape = np.shape(second.observation[f"{IMAGES}{images[0]}"]) if images else ()
     return None, f"cameras {', '.join(images)} {shape[1]}x{shape[0]}" if shape else "no camera"
 
 

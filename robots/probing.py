@@ -14,6 +14,7 @@ from rich.table import Table
 
 from planners import Rollout
 from planners.probe import CALIBRATE, GO, NO_GO, Probe, Transitions, probe
+from robots.arm import IMAGES
 from worldmodel import WorldModel
 from worldmodel.turned import Turned
 
@@ -84,7 +85,7 @@ def recorded_transitions(path: str | Path, cameras: tuple[str, ...], model: Worl
 
     def observed(at: np.ndarray) -> dict[str, np.ndarray]:
         pictures = episodes.pictures[at]
-        views = {f"observation.images.{camera}": pictures[:, number] for number, camera in enumerate(cameras)}
+        views = {f"{IMAGES}{camera}": pictures[:, number] for number, camera in enumerate(cameras)}
         return {**views, "observation.state": episodes.states[at].numpy()}
 
     actions = model.action_space.to_physical(episodes.actions[chosen]).numpy()
@@ -113,7 +114,7 @@ def _in_a_row(seen: list[Any], actions: np.ndarray) -> Transitions:
 
 def examine(model: WorldModel, source: object, scene: Mapping[str, Any] | None, seed: int) -> Probe:
     """Probe a brain on a recording, or on a simulated scene where no recording is named."""
-    cameras = tuple(key.removeprefix("observation.images.") for key in model.required_keys if "images" in key)
+    cameras = tuple(key.removeprefix(IMAGES) for key in model.required_keys if key.startswith(IMAGES))
     if source is not None:
         return probe(model, recorded_transitions(str(source), cameras, model, seed), seed=seed)
     if scene is None:

@@ -17,7 +17,7 @@ from planners.progress import Rule
 from planners.subgoals import Subgoals
 from planners.waypoints import Finder, Route
 from robots import preview, probing
-from robots.arm import find
+from robots.arm import IMAGES, find
 from robots.brain import Brain, goal_hash, picture_goal, plain, scene_goal
 from robots.consent import ANSWER_S, Approver, Consent, Unneeded, enable
 from robots.episodes import EpisodeRecorder
@@ -152,7 +152,7 @@ def way(cfg: DictConfig, side: Side, brain: Brain) -> tuple[tuple[Route, Rule], 
         goals = [picture_goal(path, seen, wanted_as=missing) for path in subgoals.pictures]
         return (goals, subgoals.rule), f"{len(goals)} of your own: {', '.join(subgoals.pictures)}"
     # Pictures are cut and resized to what this arm's cameras give, where they give squares.
-    shapes = {np.shape(seen[key])[:2] for key in brain.model.required_keys if key.startswith("observation.images.")}
+    shapes = {np.shape(seen[key])[:2] for key in brain.model.required_keys if key.startswith(IMAGES)}
     sizes = {shape[0] for shape in shapes if shape[0] == shape[1]}
     graph = subgoals.graph(brain.model, brain.planner, sizes.pop() if len(sizes) == len(shapes) == 1 else None)
     return (graph, subgoals.rule), f"{len(graph)} frames of {subgoals.data}, {graph.edges} short ways between them"
@@ -167,7 +167,7 @@ def listed(agent: MPC) -> dict[str, list[str]]:
 
 def probe(cfg: DictConfig, side: Side, brain: Brain) -> tuple[Brain, str]:
     """Whether the brain understands what it sees here; turned to the camera where it was asked to be."""
-    if not any(key.startswith("observation.images.") for key in brain.model.required_keys):
+    if not any(key.startswith(IMAGES) for key in brain.model.required_keys):
         return brain, f"{brain.model_name} looks at no picture"
     tabletop = issubclass(find(str(cfg.robot.name)), SimulatedArm)
     if cfg.probe_data is None and side.about.simulated and not tabletop:

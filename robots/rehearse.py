@@ -19,6 +19,7 @@ from planners import MPC, Goal, PlanRecord, Rollout, StepRecord, default_objecti
 from planners.landscape import Landscape, check_view, futures_of, survey
 from planners.recording import write_rrd
 from robots import probing
+from robots.arm import IMAGES
 from robots.brain import Brain, output_folder, plain, scene_goal
 from robots.loop import Exit
 from robots.recorder import STATE, TRUTH
@@ -271,7 +272,7 @@ def draw(rollout: Rollout, plan: PlanRecord, path: Path) -> None:
     from matplotlib.ticker import MaxNLocator
 
     step = rollout.steps[0]
-    now = step.picture if step.picture is not None else step.observation["observation.images.front"]
+    now = step.picture if step.picture is not None else step.observation[f"{IMAGES}front"]
     goals = rollout.goal_pictures
     named = [("goal", goal) if len(goals) == 1 else (f"goal {n}", goal) for n, goal in enumerate(goals, 1)]
     frames = [] if plan.frames is None else list(plan.frames)

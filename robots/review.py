@@ -13,9 +13,9 @@ from rich.markup import escape
 from planners import Rollout, RolloutError
 from planners.rollout import StepRecord
 from robots import blackbox, viewer
+from robots.arm import IMAGES
 from robots.box_words import describe_box
 
-IMAGES = "observation.images."
 STATE = "observation.state"
 KINDS = ("run", "demo", "plan")
 DAMAGED = 1

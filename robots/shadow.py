@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from planners.benchmark.stats import wilson
-from robots.arm import Reading
+from robots.arm import IMAGES, Reading
 from robots.loop import Proposal
 from robots.recorder import executed as change
 
@@ -297,7 +297,7 @@ def recorded(root: str | Path, episode: int, cameras: tuple[str, ...], size: int
         if joints is not None:
             observation["observation.joints"] = joints[row]
         for number, camera in enumerate(cameras):
-            observation[f"observation.images.{camera}"] = np.array(seen[row][number])
+            observation[f"{IMAGES}{camera}"] = np.array(seen[row][number])
         at = (row - start) / recording.fps
         yield Reading(observation, at, at)
 

@@ -99,7 +99,7 @@ def main(cfg: DictConfig) -> int:
     report.write_episodes(folder, log.rows)
     path = report.write_results(folder, results)
     pictures = report.write_pictures(folder, cells)
-    console.print(report.table(results))
+    console.print(report.table(results).drawn())
     console.print(f"{path} (cells), {folder / 'episodes.parquet'} (episodes)")
     for picture in pictures:
         console.print(f"rerun {picture}" if picture.suffix == ".rrd" else str(picture))

@@ -19,6 +19,7 @@ import torch
 from planners.benchmark.report import write_whole
 from planners.benchmark.searching import Problems, make_problems
 from planners.benchmark.stats import median, percentile_99
+from planners.benchmark.tables import Table
 from planners.floors import Floor
 from planners.plan import Budget
 from planners.planner import Planner
@@ -66,7 +67,7 @@ def run(words: Mapping[str, Any], planners: Sequence[Mapping[str, Any]], folder:
                 plans = against_the_clock(problems, planner, budget, warm_up, lambda: progress.advance(bar))
                 rows.append({"planner": name, "deadline_ms": deadline_ms, "plans": plans})
     written = _write(folder, rows, {**about, "seed": seed, "count": count, "warm_up": warm_up, "search": dict(asked)})
-    console.print(_table(rows, count))
+    console.print(_table(rows, count).drawn())
     console.print(f"{folder}: {', '.join(path.name for path in written)}")
     return 0
 
@@ -149,17 +150,9 @@ def _line(row: Mapping[str, Any]) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def _table(rows: Sequence[Mapping[str, Any]], count: int) -> Any:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
+def _table(rows: Sequence[Mapping[str, Any]], count: int) -> Table:
     title = f"{count} plans each; the bar is {BAR_MS:g} ms at the 99th percentile"
-    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for number, column in enumerate(_COLUMNS):
-        table.add_column(column, justify="left" if number == 0 else "right")
-    for row in rows:
-        table.add_row(*_line(row))
-    return table
+    return Table.plain(title, _COLUMNS, [_line(row) for row in rows])
 
 
 def _write(folder: Path, rows: Sequence[Mapping[str, Any]], about: Mapping[str, Any]) -> list[Path]:
@@ -167,7 +160,6 @@ def _write(folder: Path, rows: Sequence[Mapping[str, Any]], about: Mapping[str, 
     found = [figures(row) for row in rows]
     content = {**about, "figures": found, "plans": list(rows)}
     write_whole(written[0], (json.dumps(content, indent=1, default=str) + "\n").encode())
-    heads = [f"| {' | '.join(line)} |" for line in (_COLUMNS, ("---",) * len(_COLUMNS))]
     asked = about["search"]
     page = [
         "# Deadlines",
@@ -176,7 +168,7 @@ def _write(folder: Path, rows: Sequence[Mapping[str, Any]], about: Mapping[str, 
         "much later than its deadline a plan came back (negative: before it), by the clock on the wall, and at the 99th "
         "percentile also by the processor's.",
         f"```bash\n{about['command']}\n```",
-        "\n".join([*heads, *(f"| {' | '.join(_line(row))} |" for row in rows)]),
+        _table(rows, about["count"]).markdown(),
     ]
     write_whole(written[1], ("\n\n".join(page) + "\n").encode())
     return written

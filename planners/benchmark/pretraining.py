@@ -19,6 +19,7 @@ from planners.benchmark.brains import weights_digest
 from planners.benchmark.cells import Cell, summary
 from planners.benchmark.report import write_whole
 from planners.benchmark.suite import run_cells
+from planners.benchmark.tables import Table
 from worldmodel.interface import ActionSpace
 from worldmodel.networks import Architecture
 
@@ -117,7 +118,7 @@ def run(words: Mapping[str, Any], cell: Cell, folder: Path, about: Mapping[str, 
             points.append(result)
             console.print(f"  {_rate(result)}, median end {result['final_distance_cm_median']:.1f} cm")
             _write(folder, points, comparison, about)
-    console.print("\n".join(_table(points)))
+    console.print(_table(points))
     console.print(verdict(points))
     console.print(f"{folder}: pretraining.json, pretraining.md, pretraining.png")
     return 0
@@ -186,15 +187,15 @@ def _rate(point: Mapping[str, Any]) -> str:
     )
 
 
-def _table(points: Sequence[Mapping[str, Any]]) -> list[str]:
+def _table(points: Sequence[Mapping[str, Any]]) -> str:
     """Markdown: one row a number of episodes, one column an arm."""
     arms = [arm for arm in ARMS if any(point["arm"] == arm for point in points)]
     found = {(point["adapted_on"], point["arm"]): point for point in points}
-    rows = [["episodes", *(ARMS[arm] for arm in arms)], ["---"] * (1 + len(arms))]
+    rows = []
     for size in sorted({size for size, _ in found}):
         cells = [_rate(found[size, arm]) if (size, arm) in found else "" for arm in arms]
         rows.append([str(size), *cells])
-    return [f"| {' | '.join(row)} |" for row in rows]
+    return Table.plain("", ("episodes", *(ARMS[arm] for arm in arms)), rows).markdown()
 
 
 def _write(folder: Path, points: Sequence[Mapping[str, Any]], comparison: Comparison, about: Mapping[str, Any]) -> None:
@@ -209,7 +210,7 @@ def _write(folder: Path, points: Sequence[Mapping[str, Any]], comparison: Compar
         f"from scratch and tuned {comparison.minutes:g} of them from pixels, the rest, and all of a frozen encoder's, on "
         "stored features.",
         f"```bash\n{about['command']}\n```",
-        "\n".join(_table(points)),
+        _table(points),
         verdict(points),
         "![success against episodes](pretraining.png)",
     ]

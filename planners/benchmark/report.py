@@ -11,10 +11,9 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
 
 from planners.benchmark.cells import Cell
+from planners.benchmark.tables import Column, Table
 from planners.rollout import Rollout
 
 
@@ -70,23 +69,30 @@ def write_pictures(folder: Path, cells: Sequence[Cell]) -> list[Path]:
 
 
 def table(results: Sequence[dict[str, Any]]) -> Table:
-    """The results for people."""
-    out = Table(title="premotor bench", title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for column in ("world", "model, planner"):
-        out.add_column(column, overflow="fold")
-    for column in ("success (95 %)", "end cm (start)", "ms (p99)", "futures"):
-        out.add_column(column, justify="right", no_wrap=True)
-    for cell in results:
-        out.add_row(
+    """The results for people: a row for every cell."""
+    words = [Column(head, "left", "folded") for head in ("world", "model, planner")]
+    numbers = [
+        Column("success (95 %)", long="whole", paint=_with_bold_start),
+        *(Column(head, long="whole") for head in ("end cm (start)", "ms (p99)", "futures")),
+    ]
+    rows = [
+        (
             f"{cell['task']}, {cell['simulator']}",
             f"{cell['model']}, {cell['planner']}{', sub-goals' if cell.get('subgoals') else ''}{_ahead(cell)}",
-            f"[bold]{cell['successes']}/{cell['episodes']}[/] {100 * cell['rate']:.0f} % "
+            f"{cell['successes']}/{cell['episodes']} {100 * cell['rate']:.0f} % "
             f"({100 * cell['low']:.0f}-{100 * cell['high']:.0f})",
             f"{cell['final_distance_cm_median']:.1f} ({cell['start_distance_cm_median']:.1f})",
             f"{cell['plan_ms_median']:.0f} ({cell['plan_ms_p99']:.0f})",
             f"{cell['futures_per_plan']:.0f}",
         )
-    return out
+        for cell in results
+    ]
+    return Table("premotor bench", [*words, *numbers], rows)
+
+
+def _with_bold_start(cell: str) -> str:
+    first, _, rest = cell.partition(" ")
+    return f"[bold]{first}[/] {rest}"
 
 
 def _ahead(cell: dict[str, Any]) -> str:

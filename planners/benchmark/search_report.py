@@ -14,6 +14,7 @@ import numpy as np
 
 from planners.benchmark.report import write_whole
 from planners.benchmark.stats import Resampling, median, percentile_99
+from planners.benchmark.tables import Column, Table
 
 # What our others are compared with, problem by problem.
 BASELINE = "cem"
@@ -65,21 +66,9 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return out
 
 
-def table(rows: Sequence[Mapping[str, Any]]) -> Any:
-    """The rows of one kind of problem, for a terminal."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    title = f"{len(rows[0]['costs'])} problems of kind {rows[0]['problems']}"
-    shown = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    columns, lines = _lines(figures(rows))
-    # The widest line fits 80 columns; the largest action is on the page.
-    fits = slice(0, len(_COLUMNS))
-    for number, column in enumerate(columns[fits]):
-        shown.add_column(column, justify="left" if number == 0 else "right", no_wrap=True)
-    for line in lines:
-        shown.add_row(*line[fits])
-    return shown
+def table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """The rows of one kind of problem."""
+    return _table(f"{len(rows[0]['costs'])} problems of kind {rows[0]['problems']}", figures(rows))
 
 
 def write(folder: Path, rows: Sequence[Mapping[str, Any]], about: Mapping[str, Any]) -> list[Path]:
@@ -98,17 +87,15 @@ def write(folder: Path, rows: Sequence[Mapping[str, Any]], about: Mapping[str, A
         f"```bash\n{about['command']}\n```",
     ]
     for kind in kinds:
-        columns, lines = _lines(of_kind[kind])
-        heads = [f"| {' | '.join(line)} |" for line in (columns, ("---",) * len(columns))]
-        page += [f"## {kind}", "\n".join([*heads, *(f"| {' | '.join(line)} |" for line in lines)])]
+        page += [f"## {kind}", _table(kind, of_kind[kind]).markdown()]
         page += [f"![cost](planners-{kind}.png)", *_peers_said(of_kind[kind])]
         written.append(_draw(of_kind[kind], folder / f"planners-{kind}.png"))
     write_whole(written[1], ("\n\n".join(page) + "\n").encode())
     return written
 
 
-def _lines(found: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """The heads and the lines of a table."""
+def _table(title: str, found: Sequence[Mapping[str, Any]]) -> Table:
+    """The figures of searches, a row each."""
     with_peers = any("peer" in one for one in found)
     lines = []
     for one in found:
@@ -120,7 +107,13 @@ def _lines(found: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, ...], list[tu
         if with_peers:
             line.append(f"{one['largest_action']:.2f}" if "largest_action" in one else "")
         lines.append(tuple(line))
-    return (_COLUMNS_WITH_PEERS if with_peers else _COLUMNS), lines
+    heads = _COLUMNS_WITH_PEERS if with_peers else _COLUMNS
+    # The widest line fits 80 columns; the largest action is on the page.
+    columns = [
+        Column(head, "left" if number == 0 else "right", "whole", drawn=number < len(_COLUMNS))
+        for number, head in enumerate(heads)
+    ]
+    return Table(title, columns, lines)
 
 
 def _said(estimate: Mapping[str, float]) -> str:

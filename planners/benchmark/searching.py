@@ -166,7 +166,7 @@ def run(words: Mapping[str, Any], planners: Sequence[Mapping[str, Any]], folder:
                 rows.append({"problems": kind, **who, "futures": budget.futures, **found})
     written = search_report.write(folder, rows, {**about, "seed": seed, "count": count})
     for kind in kinds:
-        console.print(search_report.table([row for row in rows if row["problems"] == kind]))
+        console.print(search_report.table([row for row in rows if row["problems"] == kind]).drawn())
     console.print(f"{folder}: {', '.join(path.name for path in written)}")
     return 0
 

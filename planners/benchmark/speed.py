@@ -24,6 +24,7 @@ from planners.benchmark.latent_world import HORIZON, LatentWorld
 from planners.benchmark.report import write_whole
 from planners.benchmark.searching import make_problems
 from planners.benchmark.stats import Estimate, Resampling
+from planners.benchmark.tables import Table
 from planners.plan import Budget
 from planners.planner import Planner, SamplingPlanner
 from planners.registry import make_planner
@@ -165,16 +166,14 @@ def run(words: Mapping[str, Any], planners: Sequence[Mapping[str, Any]], folder:
     write_whole(folder / "speed.json", (json.dumps(said, indent=1, default=str) + "\n").encode())
     tables = _tables(said, search)
     write_whole(folder / "speed.md", _page(said, tables).encode())
-    for title, columns, lines in tables:
-        if lines:
-            console.print(_drawn(title, columns, lines))
+    for table in tables:
+        if table.rows:
+            console.print(table.drawn())
     console.print(f"{folder}: speed.json, speed.md")
     return 0
 
 
 # -- inside ------------------------------------------------------------------------------------------------------------
-
-Table = tuple[str, tuple[str, ...], list[tuple[str, ...]]]
 
 
 def _check(words: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -222,32 +221,19 @@ def _tables(said: Mapping[str, Any], search: Budget) -> list[Table]:
     ]  # fmt: skip
     count = said["environments"]
     return [
-        (
+        Table.plain(
             f"Overhead: {search.samples} x {search.iterations} futures of {HORIZON} steps in a random MLP ({place})",
             ("planner", "plan ms", "bare predictions ms", "plan over bare", "over predictions and their costs"), costs,
         ),
-        (
+        Table.plain(
             f"{count} environments at once ({place})",
             ("planner", "futures", f"{count} plans in turn ms", "at once ms", "times as fast", "plans"), savings,
         ),
     ]  # fmt: skip
 
 
-def _drawn(title: str, columns: Sequence[str], lines: Sequence[Sequence[str]]) -> Any:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table as Drawn
-
-    table = Drawn(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if number == 0 else "right")
-    for line in lines:
-        table.add_row(*line)
-    return table
-
-
 def _page(said: Mapping[str, Any], tables: Sequence[Table]) -> str:
     parts = ["# How fast the search is", f"```bash\n{said['command']}\n```"]
-    for title, columns, lines in tables:
-        rows = [columns, ("---",) * len(columns), *lines]
-        parts += [f"## {title}", "\n".join(f"| {' | '.join(row)} |" for row in rows)]
+    for table in tables:
+        parts += [f"## {table.title}", table.markdown()]
     return "\n\n".join(parts) + "\n"

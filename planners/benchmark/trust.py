@@ -20,6 +20,7 @@ from planners.benchmark.brains import make_model, weights_digest
 from planners.benchmark.report import write_whole
 from planners.benchmark.stats import Resampling
 from planners.benchmark.suite import SUITES
+from planners.benchmark.tables import Column, Table
 from planners.benchmark.trust_actions import ACTIONS, judge_actions
 from planners.benchmark.trust_episodes import Held, hold_out
 from planners.benchmark.trust_events import SURPRISE, judge_surprise
@@ -109,7 +110,7 @@ def run(words: Mapping[str, Any], models: Sequence[Mapping[str, Any]], folder: P
         written += trust_plots.draw(result["curves"], folder, _label(config), str(config["name"]))
     written.append(_write_page(folder, facts, results, written[1:]))
     for question, title in QUESTIONS.items():
-        console.print(_table(title, _lines(results, question), [result["model"] for result in results]))
+        console.print(_table(title, _lines(results, question), [result["model"] for result in results]).drawn())
     console.print(f"{folder}: {', '.join(path.name for path in written)}")
     return 0
 
@@ -201,26 +202,21 @@ def _held_against(one: Figure | None) -> str:
     return f"bar: {sign} {one.against:g}" if one.bar else _number(one.against, one.unit) + one.unit
 
 
-def _table(title: str, lines: Sequence[tuple[str, list[Figure | None]]], models: Sequence[str]) -> Any:
-    """One question's figures for people; several models side by side."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("figure", overflow="fold")
-    table.add_column("n", justify="right")
-    table.add_column("against", justify="right")
+def _table(title: str, lines: Sequence[tuple[str, list[Figure | None]]], models: Sequence[str]) -> Table:
+    """One question's figures; several models side by side."""
+    columns = [Column("figure", "left", "folded"), Column("n"), Column("against")]
     for model in models:
-        table.add_column(f"{model} (95 %)", justify="right")
-        table.add_column("verdict")
+        columns += [Column(f"{model} (95 %)"), Column("verdict", "left", paint=_coloured)]
+    rows = []
     for name, figures in lines:
         there = next(one for one in figures if one is not None)
-        cells = []
-        for one in figures:
-            verdict = "" if one is None else one.verdict
-            cells += [_said(one), f"[{_COLOURS.get(verdict.split(',')[0], 'dim')}]{verdict}[/]" if verdict else ""]
-        table.add_row(name, str(there.n or ""), _held_against(there), *cells)
-    return table
+        cells = [text for one in figures for text in (_said(one), "" if one is None else one.verdict)]
+        rows.append([name, str(there.n or ""), _held_against(there), *cells])
+    return Table(title, columns, rows)
+
+
+def _coloured(verdict: str) -> str:
+    return f"[{_COLOURS.get(verdict.split(',')[0], 'dim')}]{verdict}[/]" if verdict else ""
 
 
 _COLOURS = {"met": "green", "better": "green", "missed": "red", "worse": "red"}
@@ -240,13 +236,7 @@ def _write_page(
         f"```bash\n{facts['command']}\n```",
     ]
     for question, title in QUESTIONS.items():
-        heads = ["figure", "n", "against", *(head for model in models for head in (f"{model} (95 %)", "verdict"))]
-        rows = [heads, ["---"] * len(heads)]
-        for name, figures in _lines(results, question):
-            there = next(one for one in figures if one is not None)
-            cells = [text for one in figures for text in (_said(one), "" if one is None else one.verdict)]
-            rows.append([name, str(there.n or ""), _held_against(there), *cells])
-        page.append(f"## {title}\n\n" + "\n".join(f"| {' | '.join(row)} |" for row in rows))
+        page.append(f"## {title}\n\n{_table(title, _lines(results, question), models).markdown()}")
         page += [f"![{title}]({path.name})" for path in pictures if path.stem.endswith(f"-{question}")]
     path = folder / "model.md"
     write_whole(path, ("\n\n".join(page) + "\n").encode())

@@ -16,7 +16,7 @@ import numpy as np
 
 from envs import so101
 from envs.panda import tool_rpy
-from robots.arm import Arm, ArmError, JointTarget, Measured, Reading, check_target
+from robots.arm import IMAGES, Arm, ArmError, JointTarget, Measured, Reading, check_target
 from robots.emulated.arm import start_of
 from robots.emulated.body import HALF_TURN, TICKS_PER_RAD, Body
 from robots.emulated.camera import NAME, Drawing
@@ -100,7 +100,7 @@ class LockstepSO101(Arm):
         seen = {"observation.state": state, "observation.joints": measured.joints.astype(np.float32)}
         if self._drawing is None:
             return Reading(seen, self.now(), time.time())
-        seen[f"observation.images.{NAME}"] = cut(self._drawing.seen(self._connected().qpos()), self._image_size)
+        seen[f"{IMAGES}{NAME}"] = cut(self._drawing.seen(self._connected().qpos()), self._image_size)
         return Reading(seen, self.now(), time.time(), {NAME: self.now()})
 
     def command(self, target: JointTarget) -> None:

@@ -16,6 +16,7 @@ import mujoco
 import numpy as np
 
 from envs import so101
+from robots.arm import IMAGES
 from robots.emulated.body import Body, tool_state
 from robots.emulated.camera import Drawing
 from robots.kinematics import Kinematics
@@ -123,7 +124,7 @@ class ReachScene:
             seen = {"observation.state": state}
             if self._camera_px:
                 picture = self._drawing(self._camera_px).seen(qpos)
-                seen["observation.images.front"] = cut(picture, self._image_size)
+                seen[f"{IMAGES}front"] = cut(picture, self._image_size)
             self._goal = seen, qpos
         return self._goal
 

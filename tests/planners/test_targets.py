@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from planners import (
     CEM,
+    ICEM,
     MPC,
     ActionPenalty,
     Budget,
@@ -23,6 +24,7 @@ from planners import (
     LearnedDistance,
     Objective,
     ObservationError,
+    Plan,
     Prior,
     Region,
     RegionDistance,
@@ -30,7 +32,9 @@ from planners import (
     Targets,
     make_objective,
 )
+from planners.branches import Schedules
 from planners.landscape import survey
+from planners.targets import Target
 from tests.planners.conftest import PointMass
 from tests.planners.test_mpc import Sight
 from tests.planners.walled import Observe
@@ -39,6 +43,8 @@ BUDGET = Budget(48, 3)
 PLANNER = CEM(horizon=4, objective=Objective(learned=LearnedDistance(), action=ActionPenalty()))
 NEAR, FAR = (0.3, 0.1, 0.0), (-0.8, 0.5, 0.2)
 NUMBERS = st.floats(-1.0, 1.0, width=32)
+KINDS_OF_GOAL = ("picture", "any", "mean", "both", "region", "blind", "mad")
+MAD = 0.123  # where a point stands whose prior proposes no numbers
 
 
 class Sensing(PointMass):
@@ -169,6 +175,7 @@ def test_one_of_one_is_itself(observe: Observe) -> None:
         PLANNER, Hybrid(horizon=3, objective=PLANNER.objective),
         Hybrid(horizon=3, objective=PLANNER.objective, steps="newton"),
         CEM(horizon=4, objective=PLANNER.objective, knots=3, proposal_share=0.5),
+        CEM(horizon=4, objective=PLANNER.objective, within_prior=1.0),
     ],
 )  # fmt: skip
 def test_who_else_is_in_the_batch_changes_nothing(planner: CEM, observe: Observe) -> None:
@@ -189,6 +196,73 @@ def test_who_else_is_in_the_batch_changes_nothing(planner: CEM, observe: Observe
         together = many.act_batch([observe(*place) for place in places])
         for index, single in enumerate(singles):
             np.testing.assert_array_equal(together[index], single.act(observe(*places[index])))
+
+
+def guided_by(kind: type[CEM], **asked: Any) -> CEM:
+    return kind(horizon=4, objective=PLANNER.objective, within_prior=1.0, **asked)
+
+
+@pytest.mark.parametrize(
+    "planner",
+    [
+        guided_by(CEM), guided_by(CEM, proposal_share=0.5, knots=3), guided_by(CEM, repeat=2, schedules=Schedules()),
+        guided_by(ICEM, knots=3, spline="cubic", schedules=Schedules(), proposal_share=0.5), guided_by(Hybrid, knots=3),
+        guided_by(Hybrid, steps="newton", schedules=Schedules()),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("warm", [False, True])
+@given(kinds=st.lists(st.sampled_from(KINDS_OF_GOAL), min_size=2, max_size=4), seed=st.integers(0, 99))
+@settings(max_examples=5, deadline=None)
+def test_a_prior_confines_whom_it_speaks_to_and_nobody_feels_the_others(
+    planner: CEM, warm: bool, kinds: list[str], seed: int
+) -> None:
+    """Alone or beside goals with and without a picture, and beside one that is blind or has a prior gone mad."""
+    noise = torch.Generator().manual_seed(seed)
+    places, pictures = (0.4 * torch.randn(2, len(kinds), 3, generator=noise)).unbind()
+    start = 0.3 * torch.randn(len(kinds), 3, 3, generator=noise).clamp(-1, 1) if warm else None
+    for row, kind in enumerate(kinds):
+        places[row, 0] = {"blind": math.nan, "mad": MAD}.get(kind, places[row, 0])
+    targets = Targets(tuple(_target(kind, *row) for kind, *row in zip(kinds, pictures, pictures.flip(0), strict=True)))
+    model = Sensing(proposal=_rough)
+
+    def planned(rows: list[int]) -> tuple[Plan, torch.Tensor]:
+        searching = torch.Generator().manual_seed(seed)
+        warm_start = None if start is None else start[rows]
+        plan = planner.plan(
+            model, places[rows], targets[rows], Budget(30, 2), warm_start=warm_start, generator=searching
+        )
+        return plan, searching.get_state()
+
+    together, noise_left = planned(list(range(len(kinds))))
+    for row in range(len(kinds)):
+        alone, left = planned([row])
+        for name in ("actions", "cost", "elites", "elite_costs", "cost_per_iteration", "held"):
+            ours, whole = getattr(alone, name)[0], getattr(together, name)[row]
+            torch.testing.assert_close(ours, whole, rtol=0, atol=0, msg=f"{kinds} {row} {name}")
+        assert alone.branch is None or alone.branch[0] == (together.branch or ())[row]
+        assert left.equal(noise_left)  # the next plan hears the same noise
+
+
+def _rough(latent: torch.Tensor, goal: torch.Tensor) -> torch.Tensor:
+    """A prior straight at the goal, no numbers where a place is mad."""
+    return (4 * (goal - latent)).masked_fill(latent[:, :1] == MAD, math.nan)[:, None].repeat(1, 2, 1).clamp(-1, 1)
+
+
+def _target(kind: str, picture: torch.Tensor, other: torch.Tensor) -> Target:
+    region = Region.of([0.2, None, 0.1], [0.3, -0.2, 0.1]) if kind in ("region", "both") else None
+    if kind == "region":
+        return Target(torch.zeros(0), region=region)
+    latents = torch.stack([picture, other]) if kind in ("any", "mean") else picture[None]
+    return Target(latents, (0.3, 0.7) if kind == "mean" else None, region)
+
+
+def test_beside_a_picture_a_region_is_searched_everywhere() -> None:
+    """The prior is sure of what is wrong: who hears it does that, who does not finds its region."""
+    model = Sensing(proposal=lambda latent, goal: torch.full((1, 4, 3), -0.8))
+    aims = Targets((Target(torch.tensor([NEAR])), Target(torch.zeros(0), region=Region.of([0.4], [0.5]))))
+    plan = guided_by(CEM, proposal_share=0.5).plan(model, torch.zeros(2, 3), aims, BUDGET)
+    assert float((plan.elites[0] + 0.8).abs().max()) <= 0.1 * (1.6 + 0.5)
+    assert 0.35 < float(plan.imagined[1, -1, 0]) < 0.55
 
 
 @pytest.mark.parametrize("planner", [CEM(horizon=3), Hybrid(horizon=3)])
