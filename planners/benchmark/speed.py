@@ -1,11 +1,14 @@
 """`premotor bench suite=speed`: what does a search cost beside what it imagines, and what do many plans at once save?
 
-Two comparisons, each side by side in one run, turn about, so that whatever else the machine does falls on both:
+Two comparisons, each side by side in one run, turn about, so that whatever else the machine does falls on both, and one
+that takes its turns:
 
 - *overhead*: a plan against the bare predictions of as many futures, in the random latent world (an MLP, horizon 8), and
   against predictions and the model's own distances, which are no work of the search either.
 - *together*: plans for many environments at once against as many plans in turn, with the chosen brain; and whether they
   are the same plans.
+- *whole*: a large plan with the chosen brain, operation by operation or captured, for one environment or many, and how
+  much of its time is arithmetic.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +29,8 @@ from planners.benchmark.report import write_whole
 from planners.benchmark.searching import make_problems
 from planners.benchmark.stats import Estimate, Resampling
 from planners.benchmark.tables import Table
+from planners.benchmark.whole import Whole, fastest_product, whole
+from planners.capture import CAPTURES
 from planners.plan import Budget
 from planners.planner import Planner, SamplingPlanner
 from planners.registry import make_planner
@@ -120,7 +126,7 @@ def together(
 
 
 def run(words: Mapping[str, Any], planners: Sequence[Mapping[str, Any]], folder: Path, about: Mapping[str, Any]) -> int:
-    """Measure, print both tables, write `speed.json` and `speed.md`.
+    """Measure, print the tables, write `speed.json` and `speed.md`.
 
     Args:
         words: the benchmark's settings.
@@ -135,9 +141,11 @@ def run(words: Mapping[str, Any], planners: Sequence[Mapping[str, Any]], folder:
     torch.set_num_threads(int(words["threads"]))
     console = Console()
     rounds = int(asked["rounds"])
-    costs, savings = [], []
+    costs, savings, wholes = [], [], []
     with console.status("measuring") as status:
-        problems = make_problems("model", words, int(asked["environments"]), int(words["seed"]))
+        many = max(int(asked["environments"]), *map(int, asked["batches"]))
+        problems = make_problems("model", words, many, int(words["seed"]))
+        _check_device(asked["captures"], problems.starts.device)
         world = LatentWorld(device=problems.starts.device)
         starts, goals = world.problems(1, int(words["seed"]))
         search = Budget(int(asked["samples"]), int(asked["iterations"]))
@@ -156,15 +164,32 @@ def run(words: Mapping[str, Any], planners: Sequence[Mapping[str, Any]], folder:
             for samples, iterations in asked["budgets"]:
                 status.update(f"{name}, {samples} x {iterations}, {asked['environments']} environments")
                 budget = Budget(int(samples), int(iterations))
-                pair, apart = together(planner, budget, rounds, problems.model, problems.starts, problems.goals)
+                at_once = slice(int(asked["environments"]))
+                beginnings, ends = problems.starts[at_once], problems.goals[at_once]
+                pair, apart = together(planner, budget, rounds, problems.model, beginnings, ends)
                 savings.append({"planner": name, "budget": f"{samples} x {iterations}", **asdict(pair), "apart": apart})
+        fastest = cache(partial(fastest_product, device=problems.starts.device))
+        large = Budget(int(asked["whole"]["samples"]), int(asked["whole"]["iterations"]))
+        for name, planner in made.items():
+            for batch in map(int, asked["batches"]):
+                for capture in asked["captures"]:
+                    if not isinstance(planner, SamplingPlanner):
+                        continue
+                    status.update(f"{name}, a whole plan for {batch}, capture={capture}")
+                    inner = replace(planner, horizon=int(asked["whole"]["horizon"]), capture=capture, schedules=None)
+                    wholes.append(
+                        whole(
+                            name, inner, large, rounds, problems.model, problems.starts[:batch],
+                            problems.goals[:batch], fastest, _wait(problems.starts),
+                        )
+                    )  # fmt: skip
     said = {
         **about, "seed": int(words["seed"]), "threads": torch.get_num_threads(), "rounds": rounds,
         "device": str(problems.starts.device), "environments": int(asked["environments"]),
-        "overhead": costs, "together": savings,
+        "overhead": costs, "together": savings, "whole": [{**asdict(one), "share": one.share} for one in wholes],
     }  # fmt: skip
     write_whole(folder / "speed.json", (json.dumps(said, indent=1, default=str) + "\n").encode())
-    tables = _tables(said, search)
+    tables = [*_tables(said, search), _whole_table(wholes, said, asked["whole"], problems.model.name)]
     write_whole(folder / "speed.md", _page(said, tables).encode())
     for table in tables:
         if table.rows:
@@ -189,9 +214,24 @@ def _check(words: Mapping[str, Any]) -> Mapping[str, Any]:
             Budget(int(samples), int(iterations))
     except (TypeError, ValueError) as error:
         raise ValueError(f"speed.budgets is {asked['budgets']}: {error}") from None
+    for key in ("samples", "iterations", "horizon"):
+        if int(asked["whole"][key]) < 1:
+            raise ValueError(f"speed.whole.{key} is {asked['whole'][key]}; it must be 1 or more")
+    if not asked["batches"] or any(int(batch) < 1 for batch in asked["batches"]):
+        raise ValueError(f"speed.batches is {asked['batches']}; give numbers of environments, [1,16]")
+    wrong = [word for word in asked["captures"] if word not in CAPTURES]
+    if wrong or not asked["captures"]:
+        raise ValueError(f"speed.captures is {asked['captures']}; give some of [{','.join(CAPTURES)}]")
     if not isinstance(words["task"], str):
         raise ValueError(f"suite=speed asks for one task; task is {words['task']}, give one")
     return asked
+
+
+def _check_device(captures: Sequence[str], device: torch.device) -> None:
+    """Whether it can do that, before anything is measured."""
+    recorded = [word for word in captures if word in ("graph", "both")]
+    if recorded and device.type != "cuda":
+        raise ValueError(f"speed.captures has {recorded[0]}, a CUDA graph, and the brain is on {device}; leave it out")
 
 
 def _wait(like: torch.Tensor) -> Callable[[], None]:
@@ -230,6 +270,21 @@ def _tables(said: Mapping[str, Any], search: Budget) -> list[Table]:
             ("planner", "futures", f"{count} plans in turn ms", "at once ms", "times as fast", "plans"), savings,
         ),
     ]  # fmt: skip
+
+
+def _whole_table(wholes: Sequence[Whole], said: Mapping[str, Any], asked: Mapping[str, Any], brain: str) -> Table:
+    rows = [
+        (
+            one.planner, str(one.environments), one.capture, f"{one.warm_up_s:.1f}", f"{one.median_ms:.1f}",
+            f"{one.p99_ms:.1f}", f"{one.floor_ms:.2f}", f"{100 * one.share:.0f} %",
+        )
+        for one in wholes
+    ]  # fmt: skip
+    size = f"{asked['samples']} x {asked['iterations']} futures of {asked['horizon']} steps"
+    return Table.plain(
+        f"A whole plan: {size} with {brain} ({said['device']}, {said['threads']} threads, {said['rounds']} plans)",
+        ("planner", "at once", "capture", "warm-up s", "plan ms", "p99 ms", "its products alone ms", "share"), rows,
+    )  # fmt: skip
 
 
 def _page(said: Mapping[str, Any], tables: Sequence[Table]) -> str:
