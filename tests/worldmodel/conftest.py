@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 from worldmodel.interface import TABLETOP
 from worldmodel.native import NativeModel
@@ -30,6 +29,8 @@ def picture_of(place: np.ndarray, size: int = 32) -> np.ndarray:
 
 def record(root: Path, episodes: int = 8, length: int = 14, *, action_size: int = 7, camera: str = "front") -> Path:
     """Write the dataset with LeRobot's own writer."""
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset  # seconds that a test's own processes need not spend
+
     rng = np.random.default_rng(0)
     features = {
         f"observation.images.{camera}": {

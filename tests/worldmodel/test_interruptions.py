@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,12 +12,12 @@ import pytest
 import torch
 
 from tests.worldmodel.conftest import SMALL, without_times
+from tests.worldmodel.forked import Forked
 from worldmodel.adapt import adapt
 from worldmodel.checkpoint import load_networks
 from worldmodel.settings import AdaptSettings
 from worldmodel.trainer import Schedule
 
-ROOT = Path(__file__).parents[2]
 STEPS = 400
 SCRIPT = """
 import sys, torch
@@ -37,12 +35,14 @@ def train(data: str | Path, out: str | Path, steps: int = STEPS) -> list[dict[st
     return adapt(settings, schedule, SMALL, bf16=False)
 
 
-def start(data: Path, out: Path) -> subprocess.Popen[bytes]:
+def start(data: Path, out: Path) -> Forked:
     """A training process of its own that has written at least one state."""
-    process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(data), str(out)], cwd=ROOT, stdout=subprocess.DEVNULL)
+    script = out.with_suffix(".py")
+    script.write_text(SCRIPT)
+    process = Forked(script, [str(data), str(out)], out.with_suffix(".said"))
     limit = time.monotonic() + 120
     while not (out / "state.pt").exists():
-        assert process.poll() is None, "the run ended before it saved"
+        assert process.code is None, "the run ended before it saved"
         assert time.monotonic() < limit
         time.sleep(0.02)
     return process
@@ -106,6 +106,7 @@ def test_being_asked_to_stop_saves_a_whole_step(tiny_dataset: Path, tmp_path: Pa
     out = tmp_path / "run"
     process = start(tiny_dataset, out)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=60) != 0
+    code, *_ = process.wait(60)
+    assert code != 0
     assert 10 <= position(out) < STEPS
     assert not list(out.glob(".*.part"))

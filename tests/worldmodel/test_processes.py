@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from tests.worldmodel.conftest import SMALL, without_times
+from tests.worldmodel.forked import Forked
 from worldmodel import checkpoint, processes
 from worldmodel.adapt import adapt
 from worldmodel.checkpoint import load_networks
@@ -67,29 +68,18 @@ def by_torchrun(script: Path, *words: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-def by_hand(script: Path, *words: str) -> list[tuple[int, str, str]]:
+def by_hand(script: Path, said: Path, *words: str) -> list[tuple[int, str, str]]:
     """As another launcher starts them, with nobody who ends one when the other has died: (code, stdout, stderr) of each."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    running = [
-        subprocess.Popen(
-            [sys.executable, str(script), *words], cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            env=environment(
-                RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=port
-            ),
-        )
-        for rank in (0, 1)
-    ]  # fmt: skip
-    said = []
+    team = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    running = [Forked(script, words, said / str(rank), RANK=str(rank), LOCAL_RANK=str(rank), **team) for rank in (0, 1)]
     try:
-        for process in running:
-            out, errors = process.communicate(timeout=250)
-            said.append((process.returncode, out, errors))
+        return [process.wait() for process in running]
     finally:
         for process in running:
-            process.kill()
-    return said
+            process.end()
 
 
 @pytest.fixture(scope="module")
@@ -162,17 +152,18 @@ def test_one_that_dies_ends_the_other_and_the_run_goes_on_with_the_same_curve(
     """Killed with nobody watching, then asked to stop, then left in peace: the curve is that of the run in one."""
     out = place / "cut"
     words = [f"data={tiny_dataset}", f"out={out}", f"start={place / 'start'}", *WORDS]
-    (first, _, sentence), (second, *_) = by_hand(place / "watched.py", str(place), str(DIES), "9", *words)
+    script = place / "watched.py"
+    (first, _, sentence), (second, *_) = by_hand(script, place / "said-dying", str(place), str(DIES), "9", *words)
     assert second == -9
     assert first == 1
     assert "premotor: one of the 2 processes ended, so this one (number 0) does too; what was saved last" in sentence
     assert position(out) == EVERY
-    (first, said, errors), (second, *_) = by_hand(place / "watched.py", str(place), str(STOPS), "15", *words)
+    (first, said, errors), (second, *_) = by_hand(script, place / "said-stopping", str(place), str(STOPS), "15", *words)
     assert first == second == 130, errors  # both, though one was asked
     assert f"Going on from step {EVERY} of" in said
     assert position(out) == STOPS + 1
-    done = by_torchrun(place / "watched.py", str(place), "-1", "9", *words)
-    assert done.returncode == 0, done.stderr
+    for code, _, errors in by_hand(script, place / "said-in-peace", str(place), "-1", "9", *words):
+        assert code == 0, errors
     assert without_times(rows(out)) == without_times(rows(whole))
 
 
@@ -190,7 +181,9 @@ def test_spread_weights_learn_the_same_and_go_on(whole: Path, place: Path, tiny_
         if name.startswith(("encoder.join", "predictor.", "proposal.", "steps_to_goal.")) and value.ndim == 2:
             assert apart.mean() < 0.02 * learned.mean(), name
     assert load_networks(out)[1]["refined_minutes"] == 0.008
-    (first, _, errors), (second, *_) = by_hand(place / "watched.py", str(place), str(STOPS), "15", f"out={cut}", *words)
+    (first, _, errors), (second, *_) = by_hand(
+        place / "watched.py", place / "said-spread", str(place), str(STOPS), "15", f"out={cut}", *words
+    )
     assert first == second == 130, errors
     done = by_torchrun(place / "watched.py", str(place), "-1", "9", f"out={cut}", *words)
     assert done.returncode == 0, done.stderr
@@ -253,7 +246,7 @@ def rows_of() -> torch.Tensor:
 
 def test_two_halves_give_the_gradient_and_the_statistics_of_the_whole(tmp_path: Path) -> None:
     (tmp_path / "averaged.py").write_text(AVERAGED)
-    for code, _, errors in by_hand(tmp_path / "averaged.py", str(tmp_path)):
+    for code, _, errors in by_hand(tmp_path / "averaged.py", tmp_path / "said", str(tmp_path)):
         assert code == 0, errors
     module = little()
     module(rows_of()).square().mul(torch.arange(1.0, 4)).mean().backward()
