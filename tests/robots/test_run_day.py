@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from pathlib import Path
 
@@ -150,6 +151,17 @@ def test_a_recording_has_what_was_sent_and_measured(call: Premotor, tmp_path: Pa
     ticks = sum(len(line["arm_s"]) for line in lines(tmp_path / "r", "ticks"))
     for entity in ("joints/panda_joint1/sent", "joints/panda_joint1/measured", "error/panda_joint7"):
         assert rows[f"/ticks/{entity}"] == ticks
+
+
+def test_what_is_captured_is_captured_before_anything_moves(
+    call: Premotor, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The traced operations without the compiler, which takes minutes.
+    monkeypatch.setattr("planners.capture._compiled", lambda traced, flat: traced)
+    assert call("run", TRUSTING, "planner.capture=compile", "budget.iterations=1", "steps=1", "out=r") == Exit.DONE
+    said = " ".join(capsys.readouterr().out.split())
+    assert re.search(r"a plan takes \d+ ms.* nothing was sent; captured in \d+ s", said)
+    assert result(tmp_path)["steps"] == 1
 
 
 @pytest.mark.slow
