@@ -12,7 +12,8 @@ from premotor import main as front_door
 
 SMALL = [
     "bench", "suite=speed", "planners=[cem,hybrid,hold]", "speed.rounds=2", "speed.environments=2", "speed.samples=8",
-    "speed.iterations=2", "speed.budgets=[[6,2]]", "task=reach", "seed=300", "threads=1",
+    "speed.iterations=2", "speed.budgets=[[6,2]]", "speed.whole={samples:6,iterations:2,horizon:2}", "speed.batches=[1,3]",
+    "task=reach", "seed=300", "threads=1",
 ]  # fmt: skip
 
 
@@ -27,6 +28,13 @@ def test_plans_are_timed_beside_what_they_imagine_and_in_batches(
     assert all(one["apart"] == 0.0 for one in said["together"])
     assert all(one["judged_ratio"]["value"] > 0 for one in said["overhead"])
     assert all(one["first_ms"] > 0 and one["second_ms"] > 0 for one in said["overhead"] + said["together"])
+    # Whole plans: for one environment and for three, and never faster than their arithmetic.
+    wholes = [one for one in said["whole"] if one["planner"] == "cem"]
+    assert [one["environments"] for one in wholes] == [1, 3]
+    assert {one["planner"] for one in said["whole"]} == {"cem", "hybrid"}
+    assert wholes[1]["floor_ms"] == pytest.approx(3 * wholes[0]["floor_ms"])
+    assert all(0 < one["share"] < 1 for one in said["whole"])
+    assert all(one["median_ms"] <= one["p99_ms"] for one in said["whole"])
     assert "2 environments at once" in capsys.readouterr().out
     assert "premotor" in (tmp_path / "speed.md").read_text()
 
@@ -44,6 +52,10 @@ def test_two_things_are_timed_turn_about() -> None:
         ("speed.rounds=1", "speed.rounds is 1; it must be 2 or more"),
         ("speed.environments=1", "speed.environments is 1; it must be 2 or more"),
         ("speed.budgets=[96,3]", "give [samples,iterations] pairs"),
+        ("speed.batches=[0]", "speed.batches is [0]; give numbers of environments"),
+        ("speed.whole.horizon=0", "speed.whole.horizon is 0; it must be 1 or more"),
+        ("speed.captures=[grahp]", "give some of [none,compile,graph,both]"),
+        ("speed.captures=[none,graph]", "a CUDA graph, and the brain is on cpu; leave it out"),
         ("task=[reach,push]", "suite=speed asks for one task"),
         ("planners=[cem,hybird]", "did you mean hybrid?"),
     ],
