@@ -47,7 +47,8 @@ class LatentGraph:
         spacing: sub-goals lie about so many steps apart: what a plan reaches.
         reach: an edge is at most so many steps long; none means twice `spacing`. The last one, to the goal, may be longer:
             play seldom comes by where one wants to go, but often nearer.
-        trusted: steps for which the brain is taken at its word; a guess of w steps costs w x w / `trusted` beyond that.
+        trusted: steps for which the brain is taken at its word; a guess of w steps costs w x w / `trusted` beyond that. None
+            means `spacing`.
         neighbours: so many nodes are asked about each; four times as many about the present and about the goal.
         hop: what every edge costs beyond its steps: of two ways of one length the one with fewer frames is better, since
             every distance is a guess.
@@ -62,7 +63,7 @@ class LatentGraph:
         *,
         spacing: float = 5.0,
         reach: float | None = None,
-        trusted: float = 2.0,
+        trusted: float | None = None,
         neighbours: int = 32,
         hop: float = 0.5,
         memory_mb: float = 64.0,
@@ -78,6 +79,7 @@ class LatentGraph:
         if onward is not None and tuple(onward.shape) != (len(memory),):
             raise ValueError(f"onward should be ({len(memory)},), a number for each latent; got {tuple(onward.shape)}")
         reach = 2 * spacing if reach is None else reach
+        trusted = spacing if trusted is None else trusted
         for name, value in (("spacing", spacing), ("reach", reach), ("trusted", trusted)):
             if not (value > 0 and math.isfinite(value)):
                 raise ValueError(f"{name} is {value}; it is a number of steps above 0")
@@ -173,7 +175,9 @@ class LatentGraph:
         near = self._near(latent)
         here = latent.expand(len(near), *latent.shape[1:])[:, None]
         steps = self.model.distance(here, self.memory[near])[:, 0].float()
-        return [self._guess(node, way) for node, way in zip(near.tolist(), steps.tolist(), strict=True) if way <= self.reach]
+        return [
+            self._guess(node, way) for node, way in zip(near.tolist(), steps.tolist(), strict=True) if way <= self.reach
+        ]
 
     def _entering(self, goal: Latent) -> dict[int, Edge]:
         """The ways to the goal from the nodes that look most like it, however far."""

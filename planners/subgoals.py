@@ -108,7 +108,9 @@ class Subgoals:
     def graph(self, model: WorldModel, planner: Planner, image_size: int | None) -> LatentGraph:
         """The ways through the data, for pictures of the size that the cameras give (px; None: as recorded)."""
         if self.data is None:
-            raise ValueError("a way is looked for in a recording: give subgoals.data=DIR (only premotor bench can play)")
+            raise ValueError(
+                "a way is looked for in a recording: give subgoals.data=DIR (only premotor bench can play)"
+            )
         return self.graph_of(model, planner, *recorded(model, self.data, self.frames, image_size))
 
     def graph_of(self, model: WorldModel, planner: Planner, latents: Tensor, onward: Tensor) -> LatentGraph:

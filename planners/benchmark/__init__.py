@@ -161,7 +161,9 @@ def _subgoals(words: Any, suite: str = "tabletop", tasks: Sequence[str] = ()) ->
         kept = {key: value for key, value in words.items() if key not in of_play}
         return {**kept, "fingerprint": fingerprint(said.data)}
     if suite not in SUITES:
-        raise ValueError(f"in the worlds of {suite} nobody can play before the goal; give subgoals.data=DIR instead of play")
+        raise ValueError(
+            f"in the worlds of {suite} nobody can play before the goal; give subgoals.data=DIR instead of play"
+        )
     for task in tasks:
         policy_of(said, task)
     return {key: value for key, value in words.items() if key not in of_data}

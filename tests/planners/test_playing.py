@@ -22,7 +22,7 @@ from planners.subgoals import Subgoals
 from tests.planners.test_benchmark import SEARCH, config
 
 assert envs  # importing it registers the worlds
-PLAY = {"play": 2, "play_steps": 6}
+PLAY: dict[str, Any] = {"play": 2, "play_steps": 6}
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,7 @@ def test_what_makes_no_sense_is_refused(subgoals: dict[str, Any], said: str, tmp
 
 
 def test_where_nobody_can_play_it_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="in the worlds of own.module:World-v0 nobody can play"):
+    with pytest.raises(ValueError, match=r"in the worlds of own\.module:World-v0 nobody can play"):
         cells_of(config(tmp_path, suite="own.module:World-v0", subgoals=PLAY))
     with pytest.raises(ValueError, match="suite=planners has no way with sub-goals"):
         main(config(tmp_path, suite="planners", subgoals=PLAY))
