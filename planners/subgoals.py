@@ -45,6 +45,7 @@ class Subgoals:
         reach: the farthest the brain's distance is trusted for, steps; None takes twice the spacing.
         arrived: steps at which a sub-goal is reached.
         patience: plans without progress until it is stuck.
+        ask: a way is looked for at the `start`, or only when `stuck` on the straight one.
         fingerprint: of the data, so that the results of one recording are not taken for another's.
     """
 
@@ -59,6 +60,7 @@ class Subgoals:
     reach: float | None = None
     arrived: float = Rule.arrived
     patience: int = Rule.patience
+    ask: str = Rule.ask
     fingerprint: str = ""
 
     def __post_init__(self) -> None:
@@ -81,6 +83,10 @@ class Subgoals:
                 raise ValueError(f"subgoals.{name} is {value}; it is a number of steps above 0, or null")
         if self.frames < 1:
             raise ValueError(f"subgoals.frames is {self.frames}; a way is looked for in at least 1 frame")
+        if self.ask != Rule.ask and self.pictures:
+            raise ValueError(
+                f"subgoals.ask={self.ask} is for ways that are found; your own pictures lead from the start"
+            )
         _ = self.rule
 
     @classmethod
@@ -103,7 +109,7 @@ class Subgoals:
     @property
     def rule(self) -> Rule:
         """When a sub-goal counts as reached, and when as stuck at."""
-        return Rule(arrived=self.arrived, patience=self.patience)
+        return Rule(arrived=self.arrived, patience=self.patience, ask=self.ask)
 
     def graph(self, model: WorldModel, planner: Planner, image_size: int | None) -> LatentGraph:
         """The ways through the data, for pictures of the size that the cameras give (px; None: as recorded)."""

@@ -145,6 +145,7 @@ def _subgoals(words: Any, suite: str = "tabletop", tasks: Sequence[str] = ()) ->
     """The words of `subgoals:`, checked, with the data's fingerprint; None where there are to be none."""
     from planners.benchmark.playing import policy_of
     from planners.benchmark.suite import SUITES
+    from planners.progress import Rule
     from planners.subgoals import Subgoals, fingerprint
 
     said = Subgoals.of(words)
@@ -155,10 +156,11 @@ def _subgoals(words: Any, suite: str = "tabletop", tasks: Sequence[str] = ()) ->
             "a benchmark's scenes have no pictures of the way; give subgoals.data=DIR, or subgoals.play=N to let the arm play "
             "in each scene first"
         )
-    of_data, of_play = ("data", "frames"), ("play", "policy", "play_steps", "play_from")
-    if said.play is None:
-        assert said.data is not None
-        kept = {key: value for key, value in words.items() if key not in of_play}
+    left_out = {"data", "frames"} if said.play is not None else {"play", "policy", "play_steps", "play_from"}
+    if said.ask == Rule.ask:
+        left_out.add("ask")  # such a cell is the same cell as before there was a choice
+    kept = {str(key): value for key, value in words.items() if key not in left_out}
+    if said.data is not None:
         return {**kept, "fingerprint": fingerprint(said.data)}
     if suite not in SUITES:
         raise ValueError(
@@ -166,7 +168,7 @@ def _subgoals(words: Any, suite: str = "tabletop", tasks: Sequence[str] = ()) ->
         )
     for task in tasks:
         policy_of(said, task)
-    return {key: value for key, value in words.items() if key not in of_data}
+    return kept
 
 
 def _ahead(words: dict[str, Any]) -> tuple[int, bool]:

@@ -111,7 +111,7 @@ def test_what_was_walked_is_better_than_what_is_said_to_be_short() -> None:
 
     round_it = row(*[(-0.5, 0.1 * k) for k in range(9)], *[(-0.4 + 0.1 * k, 0.8) for k in range(9)],
                    *[(0.5, 0.8 - 0.1 * k) for k in range(8)])  # fmt: skip
-    words = {"spacing": 3.0, "reach": 8.0, "neighbours": 25}
+    words: dict[str, Any] = {"spacing": 3.0, "reach": 8.0, "neighbours": 25}
     graph = LatentGraph(Mistaken(), round_it, torch.ones(len(round_it)), **words, trusted=1.0)
     way = graph.find_way(at(*START), at(*GOAL)).latents
     assert way[:, 1].max() > HALF  # it goes round, as the recording did, and not through

@@ -95,6 +95,8 @@ def test_a_benchmark_that_plays_first(tmp_path: Path) -> None:
         ({"play": 2, "play_from": "home"}, "subgoals.play_from is 'home'; play begins at the start or anywhere"),
         ({"play": 2, "policy": "juggle"}, "subgoals.policy is 'juggle'; known are random, reach"),
         ({"play": 2, "data": "somewhere"}, "give one"),
+        ({"play": 2, "ask": "never"}, "ask is 'never'; a way is asked for at the start or when stuck"),
+        ({"pictures": ["a.png"], "ask": "stuck"}, "your own pictures lead from the start"),
         ({"policy": "pick"}, "says how to play; say subgoals.play=N as well"),
     ],
 )
