@@ -125,16 +125,16 @@ class TabletopEnv(gymnasium.Env[Observation, np.ndarray]):
     ) -> tuple[Observation, dict[str, Any]]:
         """A new scene, start and goal from the seed.
 
-        `options={"looks": N}` takes everything but the object's place and yaw from seed N instead, so that episodes can
-        share one scene's looks.
+        `options={"looks": N}` takes everything but the object's place and yaw from seed N instead, or from a `Scene`, so
+        that episodes can share one scene's looks.
         """
         super().reset(seed=seed)
-        looks = _looks_seed(options)
+        looks = _looks(options)
         self._steps = 0
         for _ in range(_GOAL_TRIES):
             scene = Scene.draw(self.variation, self.np_random)
             if looks is not None:
-                alike = Scene.draw(self.variation, np.random.default_rng(looks))
+                alike = looks if isinstance(looks, Scene) else Scene.draw(self.variation, np.random.default_rng(looks))
                 scene = dataclasses.replace(alike, object_position=scene.object_position, object_yaw=scene.object_yaw)
             self.world.apply_scene(scene)
             self.world.place_arm(*tasks.start_pose(self.task, np.asarray(scene.object_position), self.np_random))
@@ -265,12 +265,12 @@ class TabletopEnv(gymnasium.Env[Observation, np.ndarray]):
         }
 
 
-def _looks_seed(options: Mapping[str, Any] | None) -> int | None:
+def _looks(options: Mapping[str, Any] | None) -> int | Scene | None:
     """What `reset` was asked to take the looks from; an unknown option is refused."""
     foreign = [name for name in options or {} if name != "looks"]
     if foreign:
         raise ValueError(f"reset knows no option {foreign[0]!r}; known is looks")
     looks = (options or {}).get("looks")
-    if looks is not None and (not isinstance(looks, int) or looks < 0):
-        raise ValueError(f"the option looks is {looks!r}; it is a seed, a whole number from 0 up")
+    if not (looks is None or isinstance(looks, Scene) or (isinstance(looks, int) and looks >= 0)):
+        raise ValueError(f"the option looks is {looks!r}; it is a seed, a whole number from 0 up, or a Scene")
     return looks

@@ -3,6 +3,10 @@
 A learned distance can be trusted over a few steps and hardly over many. So a long way is put together of short ones: the
 frames of a recording are the nodes, an edge leads where the brain says it is near or where the recording went on to, and
 the shortest way from the present to the goal, thinned, is a row of sub-goals.
+
+Of many guesses a search finds the ones that are wrong in its favour. So what was recorded costs its steps, and a guess costs
+the more the farther it goes: of two ways the one that was walked is better than the one that is said to be short. Straight
+ahead is one of the ways.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,6 +23,14 @@ from planners.waypoints import Found
 from worldmodel.interface import Latent, WorldModel
 
 _MEBIBYTE = 2**20
+
+
+class Edge(NamedTuple):
+    """A way on: to which node, in how many steps, and at what cost."""
+
+    node: int
+    steps: float
+    cost: float
 
 
 class LatentGraph:
@@ -32,7 +45,10 @@ class LatentGraph:
         onward: (N,) recorded steps from each latent to the next one, infinite where the recording did not go there (at an
             episode's end). What was done can be done, whatever the brain thinks of it. None: nothing is known of it.
         spacing: sub-goals lie about so many steps apart: what a plan reaches.
-        reach: an edge is at most so many steps long; none means twice `spacing`.
+        reach: an edge is at most so many steps long; none means twice `spacing`. The last one, to the goal, may be longer:
+            play seldom comes by where one wants to go, but often nearer.
+        trusted: steps for which the brain is taken at its word; a guess of w steps costs w x w / `trusted` beyond that. None
+            means `spacing`.
         neighbours: so many nodes are asked about each; four times as many about the present and about the goal.
         hop: what every edge costs beyond its steps: of two ways of one length the one with fewer frames is better, since
             every distance is a guess.
@@ -47,6 +63,7 @@ class LatentGraph:
         *,
         spacing: float = 5.0,
         reach: float | None = None,
+        trusted: float | None = None,
         neighbours: int = 32,
         hop: float = 0.5,
         memory_mb: float = 64.0,
@@ -62,7 +79,8 @@ class LatentGraph:
         if onward is not None and tuple(onward.shape) != (len(memory),):
             raise ValueError(f"onward should be ({len(memory)},), a number for each latent; got {tuple(onward.shape)}")
         reach = 2 * spacing if reach is None else reach
-        for name, value in (("spacing", spacing), ("reach", reach)):
+        trusted = spacing if trusted is None else trusted
+        for name, value in (("spacing", spacing), ("reach", reach), ("trusted", trusted)):
             if not (value > 0 and math.isfinite(value)):
                 raise ValueError(f"{name} is {value}; it is a number of steps above 0")
         if neighbours < 1 or hop < 0:
@@ -70,13 +88,13 @@ class LatentGraph:
                 f"neighbours is {neighbours} and hop {hop}; at least 1 neighbour, and a hop costs 0 or more"
             )
         self.model, self.memory = model, memory
-        self.spacing, self.reach, self.neighbours, self.hop = spacing, reach, neighbours, hop
+        self.spacing, self.reach, self.trusted, self.neighbours, self.hop = spacing, reach, trusted, neighbours, hop
         self._chunk = max(1, int(memory_mb * _MEBIBYTE) // (memory.numel() * memory.element_size()))
         with torch.no_grad():
             self._onward = self._edges()
         for node, steps in enumerate([] if onward is None else onward[:-1].tolist()):
             if 0 < steps <= reach:
-                self._onward[node].append((node + 1, steps))
+                self._onward[node].append(Edge(node + 1, steps, steps))
 
     def __len__(self) -> int:
         return len(self.memory)
@@ -94,7 +112,7 @@ class LatentGraph:
             if straight <= self.spacing:
                 return Found(self.memory[:0], f"the goal is {straight:.1f} steps away: no sub-goals are needed")
             begin, end = self._leaving(latent), self._entering(goal)
-        nodes, steps = self._shortest(begin, end)
+        nodes, steps = self._shortest(begin, end, straight)
         if not nodes:
             return Found(self.memory[:0], self._lost(begin, end))
         stops = [latent, *(self.memory[node : node + 1] for node in nodes), goal]
@@ -113,9 +131,9 @@ class LatentGraph:
 
     # -- asking the brain ------------------------------------------------------------------------------------------
 
-    def _edges(self) -> list[list[tuple[int, float]]]:
-        """For every node where one can go on to, and in how many steps."""
-        onward: list[list[tuple[int, float]]] = [[] for _ in self.memory]
+    def _edges(self) -> list[list[Edge]]:
+        """For every node where one can go on to, by the brain's word."""
+        onward: list[list[Edge]] = [[] for _ in self.memory]
         count = min(self.neighbours, len(self.memory) - 1)
         if not count:
             return onward
@@ -132,7 +150,7 @@ class LatentGraph:
             for goal, (origins, ways) in enumerate(zip(near.tolist(), steps.tolist(), strict=True), start):
                 for origin, way in zip(origins, ways, strict=True):
                     if origin != goal and way <= self.reach:
-                        onward[origin].append((goal, max(way, 0.0)))
+                        onward[origin].append(self._guess(goal, way))
         return onward
 
     @property
@@ -148,41 +166,47 @@ class LatentGraph:
         """The nodes that look most like a latent (1, *L): indices (K,)."""
         return self._apart(latent)[0].topk(min(4 * self.neighbours, len(self.memory)), largest=False).indices
 
-    def _leaving(self, latent: Latent) -> dict[int, float]:
-        """The nodes within reach of the present, and in how many steps."""
+    def _guess(self, node: int, steps: float) -> Edge:
+        steps = max(steps, 0.0)
+        return Edge(node, steps, steps * max(1.0, steps / self.trusted))
+
+    def _leaving(self, latent: Latent) -> list[Edge]:
+        """The ways from the present to the nodes within reach of it."""
         near = self._near(latent)
         here = latent.expand(len(near), *latent.shape[1:])[:, None]
-        return self._within(near, self.model.distance(here, self.memory[near])[:, 0])
+        steps = self.model.distance(here, self.memory[near])[:, 0].float()
+        return [
+            self._guess(node, way) for node, way in zip(near.tolist(), steps.tolist(), strict=True) if way <= self.reach
+        ]
 
-    def _entering(self, goal: Latent) -> dict[int, float]:
-        """The nodes from which the goal is within reach, and in how many steps."""
+    def _entering(self, goal: Latent) -> dict[int, Edge]:
+        """The ways to the goal from the nodes that look most like it, however far."""
         near = self._near(goal)
-        return self._within(near, self.model.distance(self.memory[near][None], goal)[0])
-
-    def _within(self, nodes: Tensor, steps: Tensor) -> dict[int, float]:
-        pairs = zip(nodes.tolist(), steps.float().tolist(), strict=True)
-        return {node: max(way, 0.0) for node, way in pairs if way <= self.reach}
+        steps = self.model.distance(self.memory[near][None], goal)[0].float()
+        pairs = zip(near.tolist(), steps.tolist(), strict=True)
+        return {node: self._guess(len(self), way) for node, way in pairs if math.isfinite(way)}
 
     # -- the way ---------------------------------------------------------------------------------------------------
 
-    def _shortest(self, begin: dict[int, float], end: dict[int, float]) -> tuple[list[int], list[float]]:
-        """Dijkstra from the present to the goal: the nodes between (K,), and the steps of each edge (K + 1,)."""
-        goal, came_from, settled = len(self.memory), dict[int, tuple[int, float]](), set[int]()
-        heap = [(steps + self.hop, node, -1, steps) for node, steps in begin.items()]
+    def _shortest(self, begin: list[Edge], end: dict[int, Edge], straight: float) -> tuple[list[int], list[float]]:
+        """Dijkstra from the present to the goal: the nodes between (K,), and the steps of each edge (K + 1,); none where
+        straight ahead is as good."""
+        goal, came_from, settled = len(self), dict[int, tuple[int, float]](), set[int]()
+        ahead = [self._guess(goal, straight)] if math.isfinite(straight) else []
+        # Of two ways of one cost the straight one is taken: it comes first.
+        heap = [(edge.cost + self.hop, edge.node != goal, edge.node, -1, edge.steps) for edge in [*ahead, *begin]]
         heapq.heapify(heap)
         while heap:
-            cost, node, before, steps = heapq.heappop(heap)
+            cost, _, node, before, steps = heapq.heappop(heap)
             if node in settled:
                 continue
             settled.add(node)
             came_from[node] = (before, steps)
             if node == goal:
                 break
-            for further, way in self._onward[node]:
-                if further not in settled:
-                    heapq.heappush(heap, (cost + way + self.hop, further, node, way))
-            if node in end:
-                heapq.heappush(heap, (cost + end[node] + self.hop, goal, node, end[node]))
+            for edge in [*self._onward[node], *([end[node]] if node in end else [])]:
+                if edge.node not in settled:
+                    heapq.heappush(heap, (cost + edge.cost + self.hop, edge.node != goal, edge.node, node, edge.steps))
         if goal not in came_from:
             return [], []
         nodes, steps, node = [], [], goal
@@ -192,11 +216,11 @@ class LatentGraph:
             steps.append(way)
         return nodes[-2::-1], steps[::-1]
 
-    def _lost(self, begin: dict[int, float], end: dict[int, float]) -> str:
+    def _lost(self, begin: list[Edge], end: dict[int, Edge]) -> str:
         """Why there is no way."""
         if not begin:
             why = f"none of the {len(self)} recorded frames is within {self.reach:g} steps of the present"
-        elif not end:
+        elif all(edge.steps > self.reach for edge in end.values()):
             why = f"from none of the {len(self)} recorded frames is it within {self.reach:g} steps"
         else:
             why = (

@@ -31,6 +31,7 @@ class Rule:
         nearer: steps that are progress.
         cheaper: share of the cost that is progress.
         replans: so often a sub-goal is sought afresh before it is passed over. The goal itself is never passed over.
+        ask: whoever finds ways is asked at the `start`, or only when one is `stuck` on the straight way.
     """
 
     arrived: float = 2.0
@@ -38,8 +39,11 @@ class Rule:
     nearer: float = 0.5
     cheaper: float = 0.1
     replans: int = 1
+    ask: str = "start"
 
     def __post_init__(self) -> None:
+        if self.ask not in ("start", "stuck"):
+            raise ValueError(f"ask is {self.ask!r}; a way is asked for at the start or when stuck")
         if not (self.arrived > 0 and math.isfinite(self.arrived)):
             raise ValueError(f"arrived is {self.arrived}; it is a number of steps above 0")
         if self.patience < 1:

@@ -1,4 +1,4 @@
-"""Sub-goals as a configuration says them: the pictures of a list, or the recording in which a way is looked for."""
+"""Sub-goals as a configuration says them: the pictures of a list, or a recording or play in which a way is looked for."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ from worldmodel.interface import WorldModel
 
 # Frames encoded at a time.
 _CHUNK = 64
+# Where an episode of play may begin.
+_BEGINNINGS = ("start", "anywhere")
 # What a planner without a horizon is taken to reach, in steps.
 _HORIZON = 5
 
@@ -33,36 +35,58 @@ class Subgoals:
     Attributes:
         pictures: files, in the order in which they are to be reached.
         data: a LeRobotDataset in which a way is looked for.
-        frames: at most so many of its frames, of whole episodes evenly spread over it.
+        play: so many episodes of play in the scene itself, in which a way is looked for. Who has a world to play in plays
+            them (the benchmark); an arm's play is recorded and given as data.
+        policy: how it is played; None takes the task's own way.
+        play_steps: actions in each episode of play.
+        play_from: `start`, where the arm will begin and the object will lie; or `anywhere`.
+        frames: at most so many of the data's frames, of whole episodes evenly spread over it.
         spacing: sub-goals found lie about so many steps apart; None takes the planner's horizon.
         reach: the farthest the brain's distance is trusted for, steps; None takes twice the spacing.
         arrived: steps at which a sub-goal is reached.
         patience: plans without progress until it is stuck.
+        ask: a way is looked for at the `start`, or only when `stuck` on the straight one.
         fingerprint: of the data, so that the results of one recording are not taken for another's.
     """
 
     pictures: tuple[str, ...] = ()
     data: str | None = None
+    play: int | None = None
+    policy: str | None = None
+    play_steps: int = 32
+    play_from: str = "start"
     frames: int = 2000
     spacing: float | None = None
     reach: float | None = None
     arrived: float = Rule.arrived
     patience: int = Rule.patience
+    ask: str = Rule.ask
     fingerprint: str = ""
 
     def __post_init__(self) -> None:
-        if bool(self.pictures) == bool(self.data):
+        if bool(self.pictures) + bool(self.data) + (self.play is not None) != 1:
             raise ValueError(
-                "subgoals takes pictures (your own list) or data (a recording in which a way is looked for); give one"
+                "subgoals takes pictures (your own list), data (a recording in which a way is looked for) or play (so many "
+                "episodes of the scene itself); give one"
             )
         if not (self.data is None or isinstance(self.data, str)):
             raise ValueError(f"subgoals.data is {self.data}; give one folder")
+        for name in ("play", "play_steps"):
+            value = getattr(self, name)
+            if not (value is None or (isinstance(value, int) and not isinstance(value, bool) and value > 0)):
+                raise ValueError(f"subgoals.{name} is {value!r}; it is a whole number above 0")
+        if self.play_from not in _BEGINNINGS:
+            raise ValueError(f"subgoals.play_from is {self.play_from!r}; play begins at the start or anywhere")
         for name in ("spacing", "reach", "arrived"):
             value = getattr(self, name)
             if not (value is None or (isinstance(value, int | float) and not isinstance(value, bool) and value > 0)):
                 raise ValueError(f"subgoals.{name} is {value}; it is a number of steps above 0, or null")
         if self.frames < 1:
             raise ValueError(f"subgoals.frames is {self.frames}; a way is looked for in at least 1 frame")
+        if self.ask != Rule.ask and self.pictures:
+            raise ValueError(
+                f"subgoals.ask={self.ask} is for ways that are found; your own pictures lead from the start"
+            )
         _ = self.rule
 
     @classmethod
@@ -75,7 +99,9 @@ class Subgoals:
             if key not in known:
                 raise ValueError(f"subgoals has no key {str(key)!r}{nearest(str(key), known)}")
         said = {str(key): value for key, value in words.items() if value is not None}
-        if not said.get("pictures") and not said.get("data"):
+        if not said.get("pictures") and not said.get("data") and "play" not in said:
+            if "policy" in said:
+                raise ValueError(f"subgoals.policy={said['policy']} says how to play; say subgoals.play=N as well")
             return None
         pictures = said.pop("pictures", ())
         return cls(pictures=(pictures,) if isinstance(pictures, str) else tuple(map(str, pictures)), **said)
@@ -83,12 +109,18 @@ class Subgoals:
     @property
     def rule(self) -> Rule:
         """When a sub-goal counts as reached, and when as stuck at."""
-        return Rule(arrived=self.arrived, patience=self.patience)
+        return Rule(arrived=self.arrived, patience=self.patience, ask=self.ask)
 
     def graph(self, model: WorldModel, planner: Planner, image_size: int | None) -> LatentGraph:
         """The ways through the data, for pictures of the size that the cameras give (px; None: as recorded)."""
-        assert self.data is not None
-        latents, onward = recorded(model, self.data, self.frames, image_size)
+        if self.data is None:
+            raise ValueError(
+                "a way is looked for in a recording: give subgoals.data=DIR (only premotor bench can play)"
+            )
+        return self.graph_of(model, planner, *recorded(model, self.data, self.frames, image_size))
+
+    def graph_of(self, model: WorldModel, planner: Planner, latents: Tensor, onward: Tensor) -> LatentGraph:
+        """The ways through latents (N, *L), recorded steps from each to the next (N,), infinite where it ended."""
         spacing = float(getattr(planner, "horizon", _HORIZON) if self.spacing is None else self.spacing)
         return LatentGraph(model, latents, onward, spacing=spacing, reach=self.reach)
 

@@ -187,11 +187,13 @@ class Waypoints:
         return goals
 
     def _set_out(self, row: int, here: Latent, goal: Aimed) -> None:
-        """The first look: find a way where none was given."""
+        """The first look: find a way where none was given, unless straight ahead is tried first."""
         if self._finder is None:
             self._progress[row] = Progress(len(self._aims))
             return
-        self._find(row, here, goal)
+        self._found[row] = []
+        if self._rule.ask == "start":
+            self._find(row, here, goal)
         self._progress[row] = Progress(len(self._found[row]))
 
     def _find(self, row: int, here: Latent, goal: Aimed) -> None:

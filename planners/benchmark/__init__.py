@@ -7,6 +7,7 @@ import platform
 import shlex
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +46,7 @@ def main(cfg: DictConfig) -> int:
 
     if str(cfg.suite) in WITHOUT_EPISODES and _subgoals(cfg.get("subgoals")):
         raise ValueError(
-            f"suite={cfg.suite} has no way with sub-goals; leave subgoals.data= out, or say suite=tabletop"
+            f"suite={cfg.suite} has no way with sub-goals; leave subgoals.data= and subgoals.play= out, or say suite=tabletop"
         )
     if str(cfg.suite) in WITHOUT_EPISODES and cfg.get("ahead"):
         raise ValueError(f"suite={cfg.suite} has no arm that moves on meanwhile; leave ahead=0, or say suite=tabletop")
@@ -130,7 +131,7 @@ def cells_of(cfg: DictConfig) -> list[Cell]:
                 f"ahead is {ahead}, and {planner['name']} plans {steps} steps; plan no farther ahead than that"
             )
     world = {key: words[key] for key in ("cameras", "image_size", "variation")}
-    subgoals = _subgoals(words.get("subgoals"))
+    subgoals = _subgoals(words.get("subgoals"), words["suite"], [str(task) for task in tasks])
     return [
         Cell(
             words["suite"], str(task), str(words["simulator"]), world, model, planner, words["objective"],
@@ -140,16 +141,34 @@ def cells_of(cfg: DictConfig) -> list[Cell]:
     ]  # fmt: skip
 
 
-def _subgoals(words: Any) -> dict[str, Any] | None:
+def _subgoals(words: Any, suite: str = "tabletop", tasks: Sequence[str] = ()) -> dict[str, Any] | None:
     """The words of `subgoals:`, checked, with the data's fingerprint; None where there are to be none."""
+    from planners.benchmark.playing import policy_of
+    from planners.benchmark.suite import SUITES
+    from planners.progress import Rule
     from planners.subgoals import Subgoals, fingerprint
 
     said = Subgoals.of(words)
     if said is None:
         return None
-    if said.data is None:
-        raise ValueError("a benchmark's scenes have no pictures of the way; give subgoals.data=DIR")
-    return {**{str(key): value for key, value in words.items()}, "fingerprint": fingerprint(said.data)}
+    if said.pictures:
+        raise ValueError(
+            "a benchmark's scenes have no pictures of the way; give subgoals.data=DIR, or subgoals.play=N to let the arm play "
+            "in each scene first"
+        )
+    left_out = {"data", "frames"} if said.play is not None else {"play", "policy", "play_steps", "play_from"}
+    if said.ask == Rule.ask:
+        left_out.add("ask")  # such a cell is the same cell as before there was a choice
+    kept = {str(key): value for key, value in words.items() if key not in left_out}
+    if said.data is not None:
+        return {**kept, "fingerprint": fingerprint(said.data)}
+    if suite not in SUITES:
+        raise ValueError(
+            f"in the worlds of {suite} nobody can play before the goal; give subgoals.data=DIR instead of play"
+        )
+    for task in tasks:
+        policy_of(said, task)
+    return kept
 
 
 def _ahead(words: dict[str, Any]) -> tuple[int, bool]:

@@ -20,6 +20,7 @@ from planners.ahead import Ahead
 from planners.benchmark.brains import make_model
 from planners.benchmark.cells import Cell
 from planners.benchmark.episode import run_episode
+from planners.benchmark.playing import played
 from planners.goal import Goal
 from planners.mpc import MPC
 from planners.plan import Budget
@@ -146,9 +147,9 @@ def play(job: Job) -> Row:
     planner = make_planner(cell.planner, cell.objective)
     budget = Budget(**cell.budget)
     subgoals = Subgoals.of(cell.subgoals)
-    route = None if subgoals is None else _graph(cell, subgoals, model, planner, job.threads)
+    find: Callable[[int], Finder | None] = partial(_finder, cell, subgoals, env, model, planner, job.threads)
     result, rollout = run_episode(
-        partial(_agent, model, planner, budget, route, subgoals, cell.ahead, cell.foresee),
+        partial(_agent, model, planner, budget, find, subgoals, cell.ahead, cell.foresee),
         env,
         job.seed,
         about={
@@ -168,14 +169,14 @@ def _agent(
     model: Any,
     planner: Any,
     budget: Budget,
-    route: Finder | None,
+    find: Callable[[int], Finder | None],
     subgoals: Subgoals | None,
     ahead: int,
     foresee: bool,
     goal: Goal,
     seed: int,
 ) -> MPC:
-    rule = None if subgoals is None else subgoals.rule
+    rule, route = None if subgoals is None else subgoals.rule, find(seed)
     if ahead:
         return Ahead(model, planner, goal, budget, seed, route=route, rule=rule, delay=ahead, foresee=foresee)
     return MPC(model, planner, goal, budget, seed, route=route, rule=rule)
@@ -186,12 +187,12 @@ _MODELS: dict[str, Any] = {}
 _GRAPHS: dict[str, Finder] = {}
 
 
-def _env(cell: Cell) -> gymnasium.Env[Any, Any]:
-    """The cell's world, made once in a process."""
+def _env(cell: Cell, **more: Any) -> gymnasium.Env[Any, Any]:
+    """The cell's world, made once in a process; `more` makes another one beside it."""
     import envs
 
     assert envs  # importing it registers the worlds
-    words: Mapping[str, Any] = {"task": cell.task, "simulator": cell.simulator, **cell.world}
+    words: Mapping[str, Any] = {"task": cell.task, "simulator": cell.simulator, **cell.world, **more}
     key = json.dumps([cell.suite, words], sort_keys=True)
     if key not in _ENVS:
         # Gymnasium's wrappers would end the episode at its own limits or check every step; the budget is the task's.
@@ -205,6 +206,23 @@ def _model(cell: Cell, threads: int) -> Any:
     if key not in _MODELS:
         _MODELS[key] = make_model(cell.model, cell.task, threads)
     return _MODELS[key]
+
+
+def _finder(
+    cell: Cell,
+    subgoals: Subgoals | None,
+    env: gymnasium.Env[Any, Any],
+    model: Any,
+    planner: Any,
+    threads: int,
+    seed: int,
+) -> Finder | None:
+    """Who finds the ways of the episode with this seed, which its world is at the start of."""
+    if subgoals is None:
+        return None
+    if subgoals.play is None:
+        return _graph(cell, subgoals, model, planner, threads)
+    return subgoals.graph_of(model, planner, *played(_env(cell, with_goal=False), env, seed, subgoals, model))
 
 
 def _graph(cell: Cell, subgoals: Subgoals, model: Any, planner: Any, threads: int) -> Finder:

@@ -146,6 +146,9 @@ def test_looks_can_be_shared_while_places_differ(bare: Any) -> None:
     assert scenes[0].object_color == scenes[1].object_color
     assert scenes[0].object_half == scenes[1].object_half
     assert scenes[0].object_position != scenes[1].object_position
+    # Of a scene that is at hand, too.
+    bare.reset(seed=1, options={"looks": scenes[1]})
+    assert bare.world.scene == scenes[0]
     bare.reset(seed=1)
     assert bare.world.scene.object_position == scenes[0].object_position
 

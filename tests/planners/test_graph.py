@@ -15,7 +15,7 @@ from torch import Tensor
 
 from planners import MPC, Goal, LatentGraph, Rule
 from planners.graph import thinned
-from tests.planners.walled import BUDGET, GOAL, PLANNER, START, Observe, Walled, blocked, walk
+from tests.planners.walled import BUDGET, GOAL, HALF, PLANNER, START, Observe, Walled, blocked, walk
 
 
 def recorded(count: int = 400, seed: int = 0) -> Tensor:
@@ -97,6 +97,35 @@ def test_where_the_recording_went_on_there_is_a_way_whatever_the_brain_thinks() 
     torch.testing.assert_close(found.latents[:, 0], line[[3, 6, 9], 0])
     onward[5] = math.inf
     assert "too loosely" in LatentGraph(Doubtful(), line, onward, spacing=3.0).find_way(line[:1], line[-1:]).words
+
+
+def test_what_was_walked_is_better_than_what_is_said_to_be_short() -> None:
+    class Mistaken(Walled):
+        """It takes what lies below the wall for near to what lies above it, eight steps from anywhere to anywhere."""
+
+        def distance(self, latents: Tensor, goal: Tensor) -> Tensor:
+            return super().distance(latents, goal).clamp(max=8.0)
+
+    def row(*places: tuple[float, float]) -> Tensor:
+        return torch.tensor([[x, y, 0.0] for x, y in places])
+
+    round_it = row(*[(-0.5, 0.1 * k) for k in range(9)], *[(-0.4 + 0.1 * k, 0.8) for k in range(9)],
+                   *[(0.5, 0.8 - 0.1 * k) for k in range(8)])  # fmt: skip
+    words: dict[str, Any] = {"spacing": 3.0, "reach": 8.0, "neighbours": 25}
+    graph = LatentGraph(Mistaken(), round_it, torch.ones(len(round_it)), **words, trusted=1.0)
+    way = graph.find_way(at(*START), at(*GOAL)).latents
+    assert way[:, 1].max() > HALF  # it goes round, as the recording did, and not through
+    believing = LatentGraph(Mistaken(), round_it, torch.ones(len(round_it)), **words, trusted=100.0)
+    assert not (believing.find_way(at(*START), at(*GOAL)).latents[:, 1] > HALF).any()
+
+
+def test_the_last_leg_may_be_long_where_it_is_shorter_than_straight_ahead() -> None:
+    # Nothing recorded is within reach of the goal; the end of the recording sees it, though, and the present does not.
+    line = torch.stack([torch.full((9,), -0.5), torch.linspace(0.0, 0.8, 9), torch.zeros(9)], 1)
+    graph = LatentGraph(Walled(), line, torch.ones(9), spacing=2.0, reach=2.0)
+    found = graph.find_way(at(*START), at(0.5, 0.7, 0.0))
+    assert found.words.startswith("found a way of ")
+    assert found.latents[-1, 1] >= HALF - 1e-6  # the last of them sees the goal
 
 
 def test_latents_of_any_shape_will_do() -> None:

@@ -32,6 +32,32 @@ def test_a_list_of_sub_goals_leads_round_the_wall(observe: Observe) -> None:
     assert events[1].endswith("on to the goal")
 
 
+def test_a_way_may_be_asked_for_only_when_stuck(observe: Observe) -> None:
+    class Round:
+        """It knows the way round the wall, and counts who asks."""
+
+        asked = 0
+
+        def find_way(self, latent: torch.Tensor, goal: torch.Tensor) -> Found:
+            self.asked += 1
+            return Found(torch.tensor(ROUND), "found the way round")
+
+    def agent(finder: Round, to: tuple[float, ...]) -> MPC:
+        rule = Rule(arrived=0.5, patience=3, ask="stuck")
+        return MPC(Walled(), PLANNER, Goal.from_observation(observe(*to)), BUDGET, route=finder, rule=rule)
+
+    free, walled = Round(), Round()
+    walk(agent(free, (-0.5, 0.7, 0.0)), observe, 12)
+    assert free.asked == 0  # straight ahead it arrived
+    place, events = walk(agent(walled, GOAL), observe, 30)
+    np.testing.assert_allclose(place, GOAL, atol=0.08)
+    assert walled.asked == 1
+    assert events[0].startswith("stuck at the goal, 40.0 steps away")
+    assert events[1] == "found the way round"
+    with pytest.raises(ValueError, match="ask is 'never'; a way is asked for at the start or when stuck"):
+        Rule(ask="never")
+
+
 def test_without_a_route_nothing_is_asked_and_nothing_changes(point: Any, observe: Observe) -> None:
     class Silent(point):  # type: ignore[misc, valid-type]
         def distance(self, latents: torch.Tensor, goal: torch.Tensor) -> torch.Tensor:
