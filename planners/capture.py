@@ -60,7 +60,8 @@ class Captures:
 
     def __init__(self, most: int = 16, clock: Callable[[], float] = time.perf_counter) -> None:
         self._most, self._clock = most, clock
-        self._kept: OrderedDict[Hashable, Callable[..., Any]] = OrderedDict()
+        # With each, the function it was made of: as long as that is there, nothing that it uses can pass on its name.
+        self._kept: OrderedDict[Hashable, tuple[Callable[..., Any], Callable[..., Any]]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -81,12 +82,12 @@ class Captures:
         took = 0.0
         if key not in self._kept:
             began = self._clock()
-            self._kept[key] = capture(how, function, inputs)
+            self._kept[key] = capture(how, function, inputs), function
             if len(self._kept) > self._most:
                 self._kept.popitem(last=False)
             took = self._clock() - began
         self._kept.move_to_end(key)
-        return self._kept[key](*inputs), took
+        return self._kept[key][0](*inputs), took
 
 
 def capture(how: str, function: Callable[..., Any], inputs: tuple[Any, ...]) -> Callable[..., Any]:

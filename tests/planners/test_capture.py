@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -196,6 +198,18 @@ def test_the_oldest_captures_are_forgotten() -> None:
     assert min(took) > 0
     assert kept.call("none", "double", lambda x: x * 3, (shapes[2],))[1] == 0.0
     assert kept.call("none", "double", lambda x: x * 2, (shapes[0],))[1] > 0.0
+
+
+@pytest.mark.usefixtures("replayed")
+def test_a_brain_that_is_gone_passes_its_place_to_no_other() -> None:
+    brain, whole = LatentWorld(), CEM(horizon=1, capture="compile")
+    start, goal = brain.problems(1, 1, horizon=1)
+    whole.plan(brain, start, goal, Budget(2, 1))
+    known = weakref.ref(brain)
+    del brain
+    gc.collect()
+    # What was captured goes by where a brain lies: it must not be let go while that is remembered.
+    assert known() is not None
 
 
 @given(st.recursive(st.none() | st.integers(0, 3), lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
