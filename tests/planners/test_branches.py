@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from planners import (
     CEM,
+    CMAES,
     ICEM,
     MPPI,
     Budget,
@@ -33,7 +34,7 @@ from tests.planners.conftest import PointMass
 OBJECTIVE = Objective(go=FeatureDistance(final=1.0, summed=0.1))
 KINDS = {
     kind.__name__: kind(horizon=5, objective=OBJECTIVE, schedules=Schedules())
-    for kind in (CEM, ICEM, MPPI, RandomShooting, Gradient, Hybrid)
+    for kind in (CEM, ICEM, MPPI, CMAES, RandomShooting, Gradient, Hybrid)
 }
 every_planner = pytest.mark.parametrize("planner", KINDS.values(), ids=KINDS)
 HERE = torch.zeros(1, 3)

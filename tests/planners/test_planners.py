@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from planners import (
     CEM,
+    CMAES,
     ICEM,
     MPPI,
     Budget,
@@ -36,6 +37,7 @@ PLANNERS: dict[str, SamplingPlanner] = {
     "cem": CEM(horizon=5, objective=OBJECTIVE),
     "icem": ICEM(horizon=5, objective=OBJECTIVE),
     "mppi": MPPI(horizon=5, objective=OBJECTIVE),
+    "cmaes": CMAES(horizon=5, objective=OBJECTIVE),
     "shooting": RandomShooting(horizon=5, objective=OBJECTIVE),
     "gradient": Gradient(horizon=5, objective=OBJECTIVE),
     "hybrid": Hybrid(horizon=5, objective=OBJECTIVE),
