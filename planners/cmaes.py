@@ -40,13 +40,13 @@ class Rates(NamedTuple):
 class CMAES(SamplingPlanner):
     """After Ros and Hansen, "A simple modification in CMA-ES achieving linear time and space complexity" (2008).
 
-    One spread a number and no correlations: so few futures do not tell any. A refit believes in the better half of a
+    One spread a number and no correlations, which so few futures do not tell. A refit believes in the better half of a
     population, the best the most; `elites` is only how many futures a plan reports. What a prior proposes may lie farther
     off than any draw; it counts as the farthest draw there, as in Hansen, "Injecting external solutions into CMA-ES" (2011).
 
     Attributes:
-        population: the budget's futures are divided into populations of so many; None leaves them as the budget divides
-            them. So do a gripper's schedules, who would share out a small one among them.
+        population: how many futures before every refit; None takes the budget's samples. So it is where a gripper's
+            schedules are searched, among which a small population would have to be shared out.
     """
 
     min_std: float = 0.0
