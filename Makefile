@@ -38,5 +38,5 @@ doctor: setup
 # Our planners beside other people's; ARGS="episodes=20 search.problems=[latent]" overrides. A killed run goes on.
 bench-peers: setup
 	@bash .ci/peers.sh
-	@.venv-peers/bin/python -m premotor bench suite=planners 'planners=[cem,mppi,icem,gradient,hybrid]' 'search.peers=[all]' \
+	@.venv-peers/bin/python -m premotor bench suite=planners 'planners=[cem,mppi,icem,cmaes,gradient,hybrid]' 'search.peers=[all]' \
 		task=push threads=1 out=outputs/bench/peers $(ARGS)

@@ -4,6 +4,7 @@ from planners.ahead import Ahead
 from planners.background import Background
 from planners.branches import Schedules
 from planners.cem import CEM
+from planners.cmaes import CMAES
 from planners.floors import Hold, Prior, RandomActions
 from planners.goal import Goal
 from planners.gradient import Gradient
@@ -36,6 +37,7 @@ from planners.waypoints import Finder, Found, Route
 
 __all__ = [
     "CEM",
+    "CMAES",
     "ICEM",
     "MPC",
     "MPPI",

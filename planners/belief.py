@@ -20,11 +20,13 @@ PRIOR_NEAREST = 16
 class Belief(NamedTuple):
     """Where good actions are thought to be: a Gaussian per step and dimension, both (B, H, A).
 
-    Where a search bends few points into many actions, the steps are those points.
+    Where a search bends few points into many actions, the steps are those points. An algorithm may remember more of its
+    own from one refit to the next, each of it (B, *X), a row an environment; at first there is nothing.
     """
 
     mean: Tensor
     std: Tensor
+    memory: tuple[Tensor, ...] = ()
 
 
 class Memory(Protocol):

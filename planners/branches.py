@@ -145,8 +145,10 @@ class Forked(Branches):
         schedule = self._schedules[:, : self.count].flatten(0, 1)
         self._twin = self._twin[:, : self.count]
         low, high = self.spread(low).clone(), self.spread(high).clone()
-        low[..., self._column] = high[..., self._column] = schedule
-        return Belief(self.spread(belief.mean), self.spread(belief.std)), low, high
+        mean, std = self.spread(belief.mean).clone(), self.spread(belief.std).clone()
+        low[..., self._column] = high[..., self._column] = mean[..., self._column] = schedule
+        std[..., self._column] = 0.0  # a schedule is kept, not searched
+        return Belief(mean, std, tuple(self.spread(remembered) for remembered in belief.memory)), low, high
 
     def spread(self, values: Tensor) -> Tensor:
         return values.repeat_interleave(self.count, 0)
@@ -177,7 +179,8 @@ class Forked(Branches):
         index = (row * self.count + chosen).flatten()
         self._memory = _Memory(self._memory.elites[index], self._memory.elite_costs[index])
         self.count = wanted
-        return Belief(belief.mean[index], belief.std[index]), low[index], high[index]
+        memory = tuple(remembered[index] for remembered in belief.memory)
+        return Belief(belief.mean[index], belief.std[index], memory), low[index], high[index]
 
     def of_elites(self, bound: Tensor, search: Search) -> Tensor:
         bounds = bound[:, None].repeat(1, search.elites.shape[1], 1, 1)

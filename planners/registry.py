@@ -9,6 +9,7 @@ from typing import Any
 
 from planners.branches import Schedules
 from planners.cem import CEM
+from planners.cmaes import CMAES
 from planners.floors import Floor, Hold, Prior, RandomActions
 from planners.gradient import Gradient
 from planners.hybrid import Hybrid
@@ -31,6 +32,7 @@ PLANNERS: dict[str, type[Planner]] = {
     "cem": CEM,
     "mppi": MPPI,
     "icem": ICEM,
+    "cmaes": CMAES,
     "gradient": Gradient,
     "hybrid": Hybrid,
     "shooting": RandomShooting,

@@ -137,7 +137,7 @@ WRONG = [
     ("collct", "there is no command 'collct'; did you mean collect?"),
     ("collect env=tabletop/pusj", "env has no choice 'tabletop/pusj'; did you mean tabletop/push?"),
     ("collect env=lift", "did you mean tabletop/lift?"),
-    ("plan planner=cme", "did you mean cem?"),
+    ("plan planner=cen", "did you mean cem?"),
     ("run robot=mujco", "did you mean mujoco?"),
     ("plan model=tabletpo", "model has no choice 'tabletpo'; did you mean tabletop?"),
     ("collect epsodes=3", "collect has no key 'epsodes'; did you mean episodes?"),

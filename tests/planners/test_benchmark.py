@@ -245,7 +245,7 @@ def test_workers_do_not_change_the_results(tmp_path: Path) -> None:
     ("words", "sentence"),
     [
         ({"suite": "tabletopp"}, "no suite is called 'tabletopp'; did you mean tabletop?"),
-        ({"planner": {"name": "cme"}}, "no planner is called 'cme'; did you mean cem?"),
+        ({"planner": {"name": "cen"}}, "no planner is called 'cen'; did you mean cem?"),
         ({"budget": {"samples": 0}}, "imagines nothing"),
         ({"models": ["simulater"]}, "model has no choice 'simulater'; did you mean simulator?"),
         ({"episodes": 0}, "episodes is 0"),

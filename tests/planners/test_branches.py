@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from planners import (
     CEM,
+    CMAES,
     ICEM,
     MPPI,
     Budget,
@@ -28,17 +29,20 @@ from planners import (
     StepRecord,
     make_planner,
 )
+from planners.belief import Belief
+from planners.curves import make_curve
 from tests.planners.conftest import PointMass
 
 OBJECTIVE = Objective(go=FeatureDistance(final=1.0, summed=0.1))
 KINDS = {
     kind.__name__: kind(horizon=5, objective=OBJECTIVE, schedules=Schedules())
-    for kind in (CEM, ICEM, MPPI, RandomShooting, Gradient, Hybrid)
+    for kind in (CEM, ICEM, MPPI, CMAES, RandomShooting, Gradient, Hybrid)
 }
 every_planner = pytest.mark.parametrize("planner", KINDS.values(), ids=KINDS)
 HERE = torch.zeros(1, 3)
 # The gripper's number is the third: it must go up, down, nowhere, up for three steps of five.
 GOALS = torch.tensor([[0.5, -0.4, 1.25], [0.5, -0.4, -1.25], [0.5, -0.4, 0.0], [0.2, 0.1, 0.75]])
+NOTHING: Any = None
 WORDS = ("close now", "open now", "keep", "close from step 2")
 
 
@@ -204,3 +208,22 @@ def test_what_cannot_be_scheduled_is_refused(point: Any) -> None:
     for starts in ((), (1.0,), (-0.1,)):
         with pytest.raises(ValueError, match="each is a share of the horizon"):
             Schedules(starts=starts)
+
+
+def test_what_a_belief_remembers_goes_with_its_branch() -> None:
+    still = torch.zeros(2, 5, 3)
+    branches = Schedules().begin(2, make_curve(5), still, None, keep=4)
+    belief = Belief(still, torch.ones_like(still), (torch.arange(2.0),))
+    belief, low, high = branches.rows(belief, still - 1, still + 1, 100)
+    assert belief.memory[0].tolist() == [0.0] * 5 + [1.0] * 5
+    # What is scheduled is not searched.
+    assert (belief.mean[..., 2] == low[..., 2]).all()
+    assert belief.std[..., 2].abs().max() == 0.0
+    row = torch.arange(10.0)
+    belief = belief._replace(memory=(row,))
+    costs = torch.tensor([[3.0, 1.0, 9.0, 2.0, 9.0], [9.0, 9.0, 1.0, 2.0, 3.0]])
+    points = belief.mean[:, None].expand(-1, 4, -1, -1)
+    branches.learn(points, costs.flatten()[:, None].expand(-1, 4), 4, NOTHING)
+    belief, *_ = branches.narrow(100, belief, low, high)
+    assert belief.memory[0].tolist() == [1.0, 3.0, 0.0, 7.0, 8.0, 9.0]
+    assert branches.count == 3

@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from planners import CEM, ICEM, MPPI, Budget, Gradient, Hybrid, Plan, RandomShooting, Schedules, make_planner
+from planners import CEM, CMAES, ICEM, MPPI, Budget, Gradient, Hybrid, Plan, RandomShooting, Schedules, make_planner
 from planners import capture as capture_module
 from planners.belief import Belief
 from planners.benchmark.latent_world import LatentWorld
@@ -41,7 +41,7 @@ from worldmodel.interface import ActionSpace
 from worldmodel.native import NativeModel
 from worldmodel.networks import Architecture, Networks
 
-SAMPLING: list[type[SamplingPlanner]] = [CEM, ICEM, MPPI, RandomShooting]
+SAMPLING: list[type[SamplingPlanner]] = [CEM, ICEM, MPPI, CMAES, RandomShooting]
 BUDGET = Budget(40, 3)
 
 

@@ -10,12 +10,26 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from planners import CEM, ICEM, MPPI, Budget, FeatureDistance, Gradient, Hybrid, Objective, RandomShooting, make_planner
+from planners import (
+    CEM,
+    CMAES,
+    ICEM,
+    MPPI,
+    Budget,
+    FeatureDistance,
+    Gradient,
+    Hybrid,
+    Objective,
+    RandomShooting,
+    make_planner,
+)
 from planners.curves import make_curve
 from tests.planners.conftest import PointMass
 
 OBJECTIVE = Objective(go=FeatureDistance(final=1.0, summed=0.1))
-KINDS = {kind.__name__: kind(objective=OBJECTIVE) for kind in (CEM, ICEM, MPPI, RandomShooting, Gradient, Hybrid)}
+KINDS = {
+    kind.__name__: kind(objective=OBJECTIVE) for kind in (CEM, ICEM, MPPI, CMAES, RandomShooting, Gradient, Hybrid)
+}
 every_planner = pytest.mark.parametrize("planner", KINDS.values(), ids=KINDS)
 HERE, GOAL = torch.zeros(1, 3), torch.tensor([[0.5, -0.4, 0.3]])
 

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from planners import CEM, ICEM, MPPI, Budget, FeatureDistance, Gradient, Hybrid, Objective, RandomShooting
+from planners import CEM, CMAES, ICEM, MPPI, Budget, FeatureDistance, Gradient, Hybrid, Objective, RandomShooting
 from planners.benchmark.deadlines import against_the_clock, figures
 from planners.benchmark.searching import Problems
 from planners.pace import Pace
@@ -21,7 +21,7 @@ from premotor import main as front_door
 
 OBJECTIVE = Objective(go=FeatureDistance())
 HERE, GOAL = torch.zeros(1, 3), torch.tensor([[0.6, -0.4, 0.2]])
-KINDS: tuple[Callable[..., SamplingPlanner], ...] = (CEM, ICEM, MPPI, RandomShooting, Gradient, Hybrid)
+KINDS: tuple[Callable[..., SamplingPlanner], ...] = (CEM, ICEM, MPPI, CMAES, RandomShooting, Gradient, Hybrid)
 
 
 class Clock:

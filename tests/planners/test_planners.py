@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from planners import (
     CEM,
+    CMAES,
     ICEM,
     MPPI,
     Budget,
@@ -28,7 +29,9 @@ from planners import (
     RandomActions,
     RandomShooting,
     SamplingPlanner,
+    Schedules,
 )
+from planners.planner import Belief
 from tests.planners.conftest import PointMass
 
 OBJECTIVE = Objective(go=FeatureDistance(final=1.0, summed=0.1))
@@ -36,6 +39,7 @@ PLANNERS: dict[str, SamplingPlanner] = {
     "cem": CEM(horizon=5, objective=OBJECTIVE),
     "icem": ICEM(horizon=5, objective=OBJECTIVE),
     "mppi": MPPI(horizon=5, objective=OBJECTIVE),
+    "cmaes": CMAES(horizon=5, objective=OBJECTIVE),
     "shooting": RandomShooting(horizon=5, objective=OBJECTIVE),
     "gradient": Gradient(horizon=5, objective=OBJECTIVE),
     "hybrid": Hybrid(horizon=5, objective=OBJECTIVE),
@@ -393,8 +397,6 @@ def test_a_narrow_dimension_is_searched_narrowly(point: Any) -> None:
 
 def test_icem_noise_is_slow_and_of_unit_variance(point: Any) -> None:
     planner = ICEM(horizon=16, colour=2.0)
-    from planners.planner import Belief
-
     belief = Belief(torch.zeros(1, 16, 3), torch.ones(1, 16, 3))
     noise = planner.noise(belief, 4000, generator())
     assert abs(float(noise.std()) - 1.0) < 0.05
@@ -409,6 +411,83 @@ def test_icem_spends_exactly_the_budget(samples: int, iterations: int) -> None:
     assert len(populations) == iterations
     assert min(populations) >= 1
     assert sum(populations) == budget.futures
+
+
+@given(samples=st.integers(1, 300), iterations=st.integers(1, 12), population=st.none() | st.integers(4, 60))
+def test_cmaes_spends_exactly_the_budget(samples: int, iterations: int, population: int | None) -> None:
+    budget = Budget(samples, iterations)
+    populations = CMAES(population=population).populations(budget)
+    assert sum(populations) == budget.futures
+    assert min(populations) >= min(budget.futures, population or samples)
+    assert CMAES(population=population, schedules=Schedules()).populations(budget) == [samples] * iterations
+
+
+def refitted(belief: Belief, actions: torch.Tensor, costs: torch.Tensor) -> Belief:
+    """One refit of CMA-ES, which looks at nothing but this population."""
+    nothing: Any = None
+    return CMAES().refit(belief, actions, costs, nothing)
+
+
+def test_cmaes_steps_grow_on_a_slope_and_shrink_in_a_valley() -> None:
+    planner = CMAES()
+    noise = generator(2)
+    spreads = []
+    for cost in (lambda x: x[..., 0], lambda x: x.square().sum(-1)):
+        belief = Belief(torch.zeros(1, 2, 4), torch.full((1, 2, 4), 0.1))
+        for _ in range(20):
+            actions = planner.sample(belief, 12, noise)
+            belief = refitted(belief, actions, cost(actions.flatten(2)))
+        spreads.append(float(belief.std.log().mean().exp()))
+    assert spreads[0] > 0.2
+    assert spreads[1] < 0.05
+
+
+def test_cmaes_learns_which_number_matters_less() -> None:
+    belief = Belief(torch.zeros(1, 1, 4), torch.full((1, 1, 4), 0.5))
+    slopes = torch.tensor([10.0, 10.0, 10.0, 1.0])
+    noise = generator(1)
+    for _ in range(60):
+        actions = CMAES().sample(belief, 12, noise)
+        belief = refitted(belief, actions, ((actions - 0.3) * slopes).square().sum((2, 3)))
+    assert float(belief.std[0, 0, 3]) > 3 * float(belief.std[0, 0, :3].max())
+
+
+def test_cmaes_follows_nobody_farther_than_a_draw_may_lie() -> None:
+    """A proposal a thousand spreads away, the cheapest by far: the mean goes its way, the spreads stay spreads."""
+    belief = Belief(torch.zeros(1, 5, 3), torch.full((1, 5, 3), 0.001))
+    actions = CMAES().sample(belief, 12, generator())
+    actions[:, 0] = 1.0
+    costs = torch.arange(12.0)[None]
+    after = refitted(belief, actions, costs)
+    assert 0 < float(after.mean.mean()) < 0.01
+    assert float(after.std.max()) < 0.004
+
+
+def test_cmaes_believes_in_none_that_was_discarded_and_stays_where_all_were() -> None:
+    belief = refitted(
+        Belief(torch.zeros(2, 5, 3), torch.full((2, 5, 3), 0.3)),
+        CMAES().sample(Belief(torch.zeros(2, 5, 3), torch.full((2, 5, 3), 0.3)), 12, generator()),
+        torch.arange(12.0).expand(2, 12),
+    )
+    actions = CMAES().sample(belief, 12, generator(1))
+    costs = torch.full((2, 12), math.inf)
+    costs[0, 7] = 1.0
+    after = refitted(belief, actions, costs)
+    torch.testing.assert_close(after.mean[0], actions[0, 7])
+    for new, old in zip((after.mean, after.std, *after.memory), (belief.mean, belief.std, *belief.memory), strict=True):
+        torch.testing.assert_close(new[1], old[1], rtol=0, atol=0)
+
+
+def test_cmaes_needs_few_futures_where_it_is_smooth_and_has_no_slopes() -> None:
+    """Bent: cheaper than cem with the same futures, in every one of 20 problems."""
+    goals = 0.9 * torch.rand(20, 3, generator=generator(1)) - 0.45
+    search = {"horizon": 8, "objective": Objective(go=FeatureDistance()), "min_std": 0.0}
+    costs = [
+        kind(**search).plan(Bent(), torch.zeros(20, 3), goals, Budget(100, 10), generator=generator()).cost
+        for kind in (CMAES, CEM)
+    ]
+    assert (costs[0] < costs[1]).all()
+    assert costs[0].mean() < 0.1 * costs[1].mean()
 
 
 # -- floors ------------------------------------------------------------------------------------------------------------
@@ -456,6 +535,7 @@ def test_the_prior_floor_needs_a_prior(point: Any) -> None:
         (lambda: Gradient(explore=0.3), "before it follows slopes is hybrid"),
         (lambda: CEM(elites=0), "elites is 0"),
         (lambda: CEM(proposal_share=1.5), "proposal_share is 1.5"),
+        (lambda: CMAES(population=3), "population is 3; a better half needs 4 or more"),
         (lambda: ICEM(shrink=0.5), "shrink is 0.5"),
         (lambda: Objective(), "at least one term"),
     ],

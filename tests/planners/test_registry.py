@@ -50,7 +50,7 @@ def test_a_newcomer_needs_no_registration(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize(
     ("planner", "objective", "sentence"),
     [
-        ({"name": "cme"}, {"feature": {}}, "no planner is called 'cme'; did you mean cem?"),
+        ({"name": "cen"}, {"feature": {}}, "no planner is called 'cen'; did you mean cem?"),
         ({}, {"feature": {}}, "no planner is called ''; known are cem"),
         (
             {"name": "cem", "horizont": 4},

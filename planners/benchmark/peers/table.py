@@ -107,7 +107,7 @@ PEERS: dict[str, Peer] = {
             slopes=True,
         ),
         Peer(
-            "cmaes",
+            "cmaes_full",  # `cmaes` is ours
             "cmaes",
             f"{_OURS}.cmaes:full",
             grid={"population": (20, 10, 40, 100), "spread": (0.5, 0.15, 0.3, 1.0)},
