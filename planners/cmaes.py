@@ -8,10 +8,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from planners.belief import Belief, Memory, per_dimension
+from planners.belief import Belief, Memory
+from planners.books import best_of
 from planners.plan import Budget
 from planners.planner import SamplingPlanner
-from planners.search import best_of
 
 # Divides what may be zero.
 _TINY = 1e-12
@@ -98,8 +98,7 @@ class CMAES(SamplingPlanner):
         each = (weights * steps.square()).sum(1)
         changed = (kept + rates.from_way * slow_way.square() + rates.from_each * each).sqrt()
 
-        floor = per_dimension(self.min_std, mean.shape[-1], "min_std", mean)
-        spread = torch.where(searched, (std * grown * changed).maximum(floor), std)
+        spread = torch.where(searched, std * grown * changed, std)
         after = mean + std * step, spread, way, slow_way / changed, missing
         told = weights.sum(1) > 0
         mean, std, *memory = (torch.where(told, new, old) for new, old in zip(after, (mean, std, *before), strict=True))

@@ -428,6 +428,11 @@ def refitted(belief: Belief, actions: torch.Tensor, costs: torch.Tensor) -> Beli
     return CMAES().refit(belief, actions, costs, nothing)
 
 
+def drawn(planner: SamplingPlanner, belief: Belief, noise: torch.Generator) -> torch.Tensor:
+    """A population of twelve, (B, 12, H, A)."""
+    return planner.sample(belief, planner.noise(belief, 12, noise))
+
+
 def test_cmaes_steps_grow_on_a_slope_and_shrink_in_a_valley() -> None:
     planner = CMAES()
     noise = generator(2)
@@ -435,7 +440,7 @@ def test_cmaes_steps_grow_on_a_slope_and_shrink_in_a_valley() -> None:
     for cost in (lambda x: x[..., 0], lambda x: x.square().sum(-1)):
         belief = Belief(torch.zeros(1, 2, 4), torch.full((1, 2, 4), 0.1))
         for _ in range(20):
-            actions = planner.sample(belief, 12, noise)
+            actions = drawn(planner, belief, noise)
             belief = refitted(belief, actions, cost(actions.flatten(2)))
         spreads.append(float(belief.std.log().mean().exp()))
     assert spreads[0] > 0.2
@@ -447,7 +452,7 @@ def test_cmaes_learns_which_number_matters_less() -> None:
     slopes = torch.tensor([10.0, 10.0, 10.0, 1.0])
     noise = generator(1)
     for _ in range(60):
-        actions = CMAES().sample(belief, 12, noise)
+        actions = drawn(CMAES(), belief, noise)
         belief = refitted(belief, actions, ((actions - 0.3) * slopes).square().sum((2, 3)))
     assert float(belief.std[0, 0, 3]) > 3 * float(belief.std[0, 0, :3].max())
 
@@ -455,7 +460,7 @@ def test_cmaes_learns_which_number_matters_less() -> None:
 def test_cmaes_follows_nobody_farther_than_a_draw_may_lie() -> None:
     """A proposal a thousand spreads away, the cheapest by far: the mean goes its way, the spreads stay spreads."""
     belief = Belief(torch.zeros(1, 5, 3), torch.full((1, 5, 3), 0.001))
-    actions = CMAES().sample(belief, 12, generator())
+    actions = drawn(CMAES(), belief, generator())
     actions[:, 0] = 1.0
     costs = torch.arange(12.0)[None]
     after = refitted(belief, actions, costs)
@@ -466,10 +471,10 @@ def test_cmaes_follows_nobody_farther_than_a_draw_may_lie() -> None:
 def test_cmaes_believes_in_none_that_was_discarded_and_stays_where_all_were() -> None:
     belief = refitted(
         Belief(torch.zeros(2, 5, 3), torch.full((2, 5, 3), 0.3)),
-        CMAES().sample(Belief(torch.zeros(2, 5, 3), torch.full((2, 5, 3), 0.3)), 12, generator()),
+        drawn(CMAES(), Belief(torch.zeros(2, 5, 3), torch.full((2, 5, 3), 0.3)), generator()),
         torch.arange(12.0).expand(2, 12),
     )
-    actions = CMAES().sample(belief, 12, generator(1))
+    actions = drawn(CMAES(), belief, generator(1))
     costs = torch.full((2, 12), math.inf)
     costs[0, 7] = 1.0
     after = refitted(belief, actions, costs)
