@@ -138,7 +138,7 @@ class Judge:
         sound = torch.isfinite(cost) & torch.isfinite(latents.flatten(2).sum(-1, dtype=torch.float32))
         discarded, least_doubt = books.discarded + (~sound).sum(), books.least_doubt
         if self.trusted < math.inf and (doubt := self.model.uncertainty(latents)) is not None:
-            worst = doubt.amax(-1).to(least_doubt.dtype)
+            worst = doubt.amax(-1).to(least_doubt.dtype).nan_to_num(nan=math.inf, posinf=math.inf)
             least_doubt = torch.minimum(least_doubt, worst.masked_fill(~sound, math.inf).amin(1))
             sound = sound & (worst <= self.trusted)
         cost = torch.where(sound, cost.to(actions.dtype), math.inf)

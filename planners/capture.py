@@ -35,13 +35,16 @@ class Shape(NamedTuple):
 
 
 def lay_flat(tree: Any) -> tuple[list[Tensor], Shape]:
-    """The tensors of a tree, and what is needed to put it together again."""
+    """The tensors of a tree, and what is needed to put it together again.
+
+    Each is laid out plainly in memory: how it lay there would be a part of what is captured.
+    """
     leaves, form = pytree.tree_flatten(tree)
     tensors = [leaf for leaf in leaves if leaf is not None]
     foreign = next((leaf for leaf in tensors if not isinstance(leaf, Tensor)), None)
     if foreign is not None:
         raise TypeError(f"only trees of tensors can be captured; here is a {type(foreign).__name__}")
-    return tensors, Shape(form, tuple(leaf is None for leaf in leaves))
+    return [one.contiguous() for one in tensors], Shape(form, tuple(leaf is None for leaf in leaves))
 
 
 def put_together(tensors: Sequence[Tensor], shape: Shape) -> Any:
@@ -54,20 +57,28 @@ class Captures:
     """What has been captured, each for the shapes that it was captured for; of those used longest ago some are forgotten.
 
     Args:
-        most: how many are kept.
-        clock: seconds, for how long a warm-up took.
+        most: how many are kept at least; a search that needs more makes room for them.
     """
 
-    def __init__(self, most: int = 16, clock: Callable[[], float] = time.perf_counter) -> None:
-        self._most, self._clock = most, clock
+    def __init__(self, most: int = 16) -> None:
+        self._most = most
         # With each, the function it was made of: as long as that is there, nothing that it uses can pass on its name.
         self._kept: OrderedDict[Hashable, tuple[Callable[..., Any], Callable[..., Any]]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._kept)
 
+    def make_room(self, most: int) -> None:
+        """Keep so many at least: with fewer than one search asks for, each would be forgotten before it is asked for again."""
+        self._most = max(self._most, most)
+
     def call(
-        self, how: str, what: Hashable, function: Callable[..., Any], inputs: tuple[Any, ...]
+        self,
+        how: str,
+        what: Hashable,
+        function: Callable[..., Any],
+        inputs: tuple[Any, ...],
+        clock: Callable[[], float] = time.perf_counter,
     ) -> tuple[Any, float]:
         """The function's answer, and the seconds that capturing it took: 0 where that was done before.
 
@@ -76,16 +87,17 @@ class Captures:
             what: names the function and all that it uses beside its inputs; it must be the same for the same name.
             function: trees of tensors -> a tree of tensors; pure.
             inputs: the trees.
+            clock: seconds.
         """
         flat, shape = lay_flat(inputs)
         key = (how, what, shape, *((tuple(one.shape), one.dtype, one.device) for one in flat))
         took = 0.0
         if key not in self._kept:
-            began = self._clock()
+            began = clock()
             self._kept[key] = capture(how, function, inputs), function
             if len(self._kept) > self._most:
                 self._kept.popitem(last=False)
-            took = self._clock() - began
+            took = clock() - began
         self._kept.move_to_end(key)
         return self._kept[key][0](*inputs), took
 
@@ -106,7 +118,7 @@ def capture(how: str, function: Callable[..., Any], inputs: tuple[Any, ...]) -> 
     traced, answer = trace(function, inputs)
     run: Flat = _compiled(traced, flat) if how in ("compile", "both") else traced
     if how in ("graph", "both"):
-        run = _Recorded(run, flat)
+        run = _recorded(run, flat)
 
     def replay(*trees: Any) -> Any:
         given, shape = lay_flat(trees)
@@ -138,6 +150,8 @@ def trace(function: Callable[..., Any], inputs: tuple[Any, ...]) -> tuple[Flat, 
 
     try:
         traced = make_fx(on_lists, tracing_mode="fake", _allow_non_fake_inputs=True)(*flat)
+    except ValueError:
+        raise  # a sentence of ours, or a brain's, about something else
     except Exception as error:  # what a brain does that is no tensor operation may raise anything
         raise ValueError(
             "this search cannot be captured, because something in it looks at values or leaves torch "
@@ -159,6 +173,16 @@ def _compiled(traced: Flat, flat: list[Tensor]) -> Flat:
     return fused
 
 
+def _recorded(run: Flat, flat: list[Tensor]) -> Flat:
+    """Recorded by CUDA; it has run."""
+    try:
+        return _Recorded(run, flat)
+    except Exception as error:  # CUDA refuses to record many things, and may have no memory left
+        raise ValueError(
+            f"capture=graph failed ({type(error).__name__}: {_first_line(error)}); say capture=compile or none"
+        ) from error
+
+
 class _Recorded:
     """Recorded by CUDA: inputs are copied to where they lay then, everything is asked for at once, answers copied out.
 
@@ -169,6 +193,7 @@ class _Recorded:
 
     def __init__(self, run: Flat, flat: list[Tensor]) -> None:
         device = flat[0].device
+        self._run = run  # what it was traced with lies there, and is read at every replay
         self._inputs = [one.clone() for one in flat]
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.device(device):
@@ -178,7 +203,7 @@ class _Recorded:
                 for _ in range(_RUNS_BEFORE):
                     run(*self._inputs)
             torch.cuda.current_stream(device).wait_stream(beside)
-            with torch.cuda.graph(self._graph):
+            with torch.cuda.graph(self._graph, stream=beside):
                 self._answers = run(*self._inputs)
 
     def __call__(self, *given: Tensor) -> list[Tensor]:

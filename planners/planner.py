@@ -85,8 +85,8 @@ class SamplingPlanner(Planner):
         memory_mb: futures are imagined in chunks that keep the latents below this.
         capture: how an iteration is run: `none`, operation by operation; `compile`, fused by a compiler; `graph`, recorded as
             a CUDA graph and replayed; `both`. The first plan of a shape pays for it, and says how much. With a deadline,
-            time is then looked at between populations and not within them. Goals of several pictures and regions are
-            searched operation by operation whatever is said here.
+            time is then looked at between populations and not within them. Goals of several pictures, regions, and curves
+            near the prior are searched operation by operation whatever is said here; a plan says which it was.
         clock: seconds; only for the deadline and the report.
     """
 
@@ -175,6 +175,7 @@ class SamplingPlanner(Planner):
             generator = torch.Generator(device=latent.device).manual_seed(0)
         deadline = math.inf if budget.deadline_ms is None else began + budget.deadline_ms / 1000
         populations = self.populations(budget)
+        self._captures.make_room(2 * len(populations) + 4)  # with a warm start, without one, and slopes
         with torch.inference_mode():
             turns = self._begin(model, latent, goal, warm_start, generator, deadline, populations[0])
             search = turns.search

@@ -80,7 +80,7 @@ class Search:
         self.books = Books.empty(latent, rest, points, keep, self.judge.objective.names)
         self._clock, self._captures, self._capture = clock, captures, capture
         self._best_costs: list[Tensor] = []
-        self._futures, self._warm_up_s = 0, 0.0
+        self._futures, self._future_s, self._warm_up_s = 0, 0.0, 0.0
 
     @property
     def elites(self) -> Tensor:
@@ -114,6 +114,7 @@ class Search:
     def adopt(self, books: Books, futures: int) -> None:
         """Go on from books in which so many more futures were entered elsewhere."""
         self.books = books
+        self._future_s = (self.pace.took("population") or 0.0) / futures
         if not self._futures:
             self._rehearse_the_end(books.elites, books.elite_costs)
         self._futures += futures
@@ -126,10 +127,11 @@ class Search:
         costs = actions.new_full(actions.shape[:2], math.inf)
         gradients = torch.zeros_like(actions)
         for start in range(0, actions.shape[1], self.chunk):
-            if self._futures and not self.pace.allows("slope", SLOPE_FUTURES * (self.pace.took("few") or 0.0)):
+            chosen = slice(start, start + self.chunk)
+            forward_s = max(self.pace.took("few") or 0.0, self._future_s * actions[:, chosen].shape[1])
+            if self._futures and not self.pace.allows("slope", SLOPE_FUTURES * forward_s):
                 self.out_of_time = True
                 break
-            chosen = slice(start, start + self.chunk)
             with self.pace.work("slope"):
                 part = actions[:, chosen]
                 inputs = (self.books, self.latent, self.goal, part)
@@ -151,7 +153,7 @@ class Search:
         """
         if self._captures is None or self._capture == "none":
             return function(*inputs)
-        answer, took = self._captures.call(self._capture, (what, id(self.judge.model)), function, inputs)
+        answer, took = self._captures.call(self._capture, (what, id(self.judge.model)), function, inputs, self._clock)
         self._warm_up_s += took
         self.pace.excuse(took)
         return answer
@@ -178,7 +180,8 @@ class Search:
                 reason += f"; every future{where} leaves what the brain trusts: "
                 reason += f"doubt {least:.2f} and more, {self.judge.trusted:g} is trusted"
             else:
-                reason += f"; no future{where} was finite"
+                known = "" if self.judge.trusted == math.inf else " and its doubt known"
+                reason += f"; no future{where} was finite{known}"
         keep = min(books.elites.shape[1], self._futures)
         return Plan(
             actions=books.actions.clone(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -188,6 +188,22 @@ def dataset(cfg: DictConfig, brain: Brain) -> tuple[EpisodeRecorder, str]:
     return recorder, f"{cfg.record}, {recorder.episodes} episodes so far"
 
 
+def _capture(agent: MPC, observation: Mapping[str, object]) -> str:
+    """Where the planner captures, capture now all that a search may ask for later: to the end, whatever the deadline, and
+    begun both without a last plan and with one."""
+    if getattr(agent.planner, "capture", "none") == "none":
+        return ""
+    budget = agent.budget
+    agent.budget = replace(budget, deadline_ms=None)
+    warm_up_ms = 0.0
+    for _ in range(2):
+        agent.act(observation)
+        warm_up_ms += 0.0 if agent.last_plan is None else agent.last_plan.warm_up_ms
+    agent.budget = budget
+    agent.reset()
+    return f"; captured in {warm_up_ms / 1000:.0f} s" if warm_up_ms else ""
+
+
 def rehearse(
     cfg: DictConfig, side: Side, brain: Brain, goal: Goal, way: tuple[Route, Rule] | None
 ) -> tuple[Rehearsal, str]:
@@ -195,6 +211,7 @@ def rehearse(
     route, rule = way or (None, None)
     agent = brain.agent(goal, int(cfg.seed), route, rule)
     observation = side.observe().observation
+    captured = _capture(agent, observation)
     agent.act(observation)  # the first search also warms up
     if agent.holds or (found := agent.last_plan) is None:
         raise ValueError(f"the planner cannot plan from here: {agent.holds.get(0, 'it made no plan')}")
@@ -204,13 +221,11 @@ def rehearse(
     first = "".join(f"; {words}" for words in agent.events() if way is not None and not agent.holds)
     again = time.perf_counter()
     agent.act(observation)
-    if agent.holds or (second := agent.last_plan) is None:
-        raise ValueError(f"the planner cannot plan from here: {agent.holds.get(0, 'it made no plan')}")
-    # A search that begins with the last plan is captured for itself; from now on both are.
-    took = 1000 * (time.perf_counter() - again) - second.warm_up_ms
-    if warm_up_ms := found.warm_up_ms + second.warm_up_ms:
-        first = f"; captured in {warm_up_ms / 1000:.0f} s{first}"
+    took = 1000 * (time.perf_counter() - again)
+    if agent.holds:
+        raise ValueError(f"the planner cannot plan from here: {agent.holds[0]}")
     agent.reset()
+    first = captured + first
     step = 1000 / brain.model.action_space.rate_hz
     slow = f", slower than the {step:.0f} ms of a step: an arm in real time will wait for it" if took > step else ""
     said = f"a plan takes {took:.0f} ms{slow}; nothing was sent{first}"

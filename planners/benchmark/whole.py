@@ -23,6 +23,8 @@ from planners.plan import Budget
 from planners.planner import SamplingPlanner
 from worldmodel.interface import WorldModel
 
+# Attention as a CPU does it, which the registry of products does not know.
+_ATTENTION = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu}
 # A plan or two before anything is counted.
 _WARM_UP = 2
 # Side of the large product, and how often it is tried; the fastest time counts.
@@ -91,8 +93,9 @@ def whole(
             warm_up_s += plan.warm_up_ms / 1000
         else:
             times.append(1000 * (time.perf_counter() - began))
+    how = planner.capture if plan.captured else "none"
     return Whole(
-        name, planner.capture, len(starts), warm_up_s, float(np.median(times)),
+        name, how, len(starts), warm_up_s, float(np.median(times)),
         float(np.percentile(times, 99)), 1000 * floor_s,
     )  # fmt: skip
 
@@ -107,15 +110,22 @@ class _Products(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        answer = func(*args, **(kwargs or {}))
-        tensors = [one for one in args if isinstance(one, Tensor)]
-        if func is torch.ops.aten.linear.default:  # whole, where nobody asks for slopes
-            self.counts[args[0].dtype] += 2 * math.prod(args[0].shape) * args[1].shape[0]
-        elif func is torch.ops.aten.matmul.default:
-            self.counts[args[0].dtype] += 2 * math.prod(answer.shape) * args[0].shape[-1]
-        elif func._overloadpacket in flop_registry:
-            count = flop_registry[func._overloadpacket](*args, **(kwargs or {}), out_val=answer)
-            self.counts[tensors[0].dtype] += int(count)
+        kwargs = kwargs or {}
+        if func.has_kernel_for_dispatch_key(torch.DispatchKey.CompositeImplicitAutograd):
+            # Where nobody asks for slopes these arrive whole; what they are made of is counted.
+            with self:
+                taken_apart = func.decompose(*args, **kwargs)
+            if taken_apart is not NotImplemented:
+                return taken_apart
+        answer = func(*args, **kwargs)
+        first = next((one for one in args if isinstance(one, Tensor)), None)
+        if first is not None and func._overloadpacket in _ATTENTION:
+            query, key, value = args[:3]
+            self.counts[first.dtype] += 2 * query.numel() * key.shape[-2]
+            self.counts[first.dtype] += 2 * math.prod(query.shape[:-1]) * value.shape[-2] * value.shape[-1]
+        elif first is not None and func._overloadpacket in flop_registry:
+            count = flop_registry[func._overloadpacket](*args, **kwargs, out_val=answer)
+            self.counts[first.dtype] += int(count)
         return answer
 
 
