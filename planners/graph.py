@@ -114,7 +114,8 @@ class LatentGraph:
             begin, end = self._leaving(latent), self._entering(goal)
         nodes, steps = self._shortest(begin, end, straight)
         if not nodes:
-            if self._shortest(begin, end, math.inf)[0]:
+            near = {node: edge for node, edge in end.items() if edge.steps <= self.reach}
+            if self._shortest(begin, near, math.inf)[0]:
                 return Found(self.memory[:0], f"straight ahead, {straight:.0f} steps, is as good as any recorded way")
             return Found(self.memory[:0], self._lost(begin, end))
         stops = [latent, *(self.memory[node : node + 1] for node in nodes), goal]

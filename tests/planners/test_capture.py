@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -212,6 +215,116 @@ def test_a_brain_that_is_gone_passes_its_place_to_no_other() -> None:
     assert known() is not None
 
 
+@pytest.mark.usefixtures("replayed")
+def test_all_turns_of_a_name_are_laid_out_alike(monkeypatch: pytest.MonkeyPatch, world: LatentWorld) -> None:
+    # A compiler would fuse anew for every layout, within a plan that is told to be in time.
+    layouts: dict[Any, set[Any]] = {}
+
+    def watched(traced: Callable[..., Any], flat: list[Tensor]) -> Callable[..., Any]:
+        def run(*given: Tensor) -> Any:
+            layouts.setdefault(id(traced), set()).add(tuple(one.stride() for one in given))
+            return traced(*given)
+
+        return run
+
+    monkeypatch.setattr(capture_module, "_compiled", watched)
+    start, goal = world.problems(1, 3, horizon=2)
+    CEM(horizon=2, capture="compile").plan(world, start, goal.expand(1, -1), Budget(6, 4))
+    assert len(layouts) == 2  # all turns but the last, and the last
+    assert all(len(seen) == 1 for seen in layouts.values())
+
+
+@pytest.mark.usefixtures("replayed")
+def test_a_search_of_many_shapes_remembers_them_all(world: LatentWorld) -> None:
+    start, goal = world.problems(1, 3, horizon=1)
+    whole = ICEM(horizon=1, capture="compile")
+    budget = Budget(60, 18)  # every population is smaller than the one before
+    assert len(set(whole.populations(budget))) > 16
+    first, second = (whole.plan(world, start, goal, budget) for _ in range(2))
+    assert first.warm_up_ms > 0
+    assert second.warm_up_ms == 0
+
+
+@pytest.mark.usefixtures("replayed")
+def test_slopes_begin_only_where_they_end_in_time(world: LatentWorld) -> None:
+    """The clock stands still but for what is captured: 1 ms a future."""
+    now = [0.0]
+
+    def tick(traced: Callable[..., Any], flat: list[Tensor]) -> Callable[..., Any]:
+        futures = flat[-1].shape[1] if flat[-1].ndim == 4 else 40  # of slopes, or of the one population
+
+        def run(*given: Tensor) -> Any:
+            now[0] += 0.001 * futures * (3 if flat[-1].ndim == 4 else 1)
+            return traced(*given)
+
+        return run
+
+    start, goal = world.problems(1, 3, horizon=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(capture_module, "_compiled", tick)
+        whole = Hybrid(horizon=1, capture="compile", explore=0.4, elites=20, clock=lambda: now[0])
+        for deadline_ms in (44.0, 60.0):
+            plan = whole.plan(world, start, goal, Budget(100, 1, deadline_ms=deadline_ms))
+            assert plan.plan_ms <= deadline_ms
+            assert plan.warm_up_ms == 0.0  # by the planner's own clock, which stands still meanwhile
+    assert plan.futures > 40
+
+
+class Tape(TorchDispatchMode):
+    """What a CUDA graph is to `_Recorded`, on this machine: operations on fixed places in memory, done again at will."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[tuple[Any, Any, Any, list[Tensor]]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        answer = func(*args, **(kwargs or {}))
+        self.lines.append((func, args, kwargs or {}, [one for one in pytree.tree_leaves(answer) if one is not None]))
+        return answer
+
+    def replay(self) -> None:
+        for func, args, kwargs, places in self.lines:
+            again = [one for one in pytree.tree_leaves(func(*args, **kwargs)) if one is not None]
+            for place, value in zip(places, again, strict=True):
+                if place.data_ptr() != value.data_ptr():  # a view is where it was
+                    place.copy_(value)
+
+
+@pytest.fixture
+def taped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that records CUDA graphs of its processor's operations."""
+    cuda = torch.cuda
+    stream = SimpleNamespace(wait_stream=lambda other: None)
+    monkeypatch.setattr(cuda, "CUDAGraph", Tape)
+    monkeypatch.setattr(cuda, "Stream", lambda device: stream)
+    monkeypatch.setattr(cuda, "current_stream", lambda device: stream)
+    monkeypatch.setattr(cuda, "stream", lambda chosen: contextlib.nullcontext())
+    monkeypatch.setattr(cuda, "device", lambda device: contextlib.nullcontext())
+    monkeypatch.setattr(cuda, "graph", lambda tape, stream: tape)
+
+
+@pytest.mark.usefixtures("taped")
+def test_a_recording_is_done_again_on_what_it_is_given() -> None:
+    def step(tree: dict[str, Tensor], other: Tensor) -> dict[str, Tensor]:
+        fixed = other.new_tensor([1.0, 2.0, 3.0])
+        return {"sum": tree["a"] * fixed + other, "same": other, "best": (tree["a"] + other).max(0).values}
+
+    first = ({"a": torch.rand(3)}, torch.rand(3))
+    traced, shape = trace(step, first)
+    read = weakref.ref(traced)
+    run = capture_module._Recorded(traced, lay_flat(first)[0])
+    del traced
+    gc.collect()
+    assert read() is not None  # the numbers it was traced with lie there
+    kept = []
+    for seed in range(3):
+        given = ({"a": torch.rand(3, generator=generator(seed))}, torch.rand(3, generator=generator(seed + 9)))
+        kept.append((put_together(run(*lay_flat(given)[0]), shape), step(*given)))
+    for answer, expected in kept:  # the first is not written over by the last
+        for name, value in expected.items():
+            assert torch.equal(answer[name], value)
+
+
 @given(st.recursive(st.none() | st.integers(0, 3), lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
     st.sampled_from("abc"), inner, max_size=3), max_leaves=8))  # fmt: skip
 def test_trees_are_laid_flat_and_put_together(tree: Any) -> None:
@@ -390,6 +503,16 @@ def test_products_are_counted_by_the_type_of_their_numbers(world: LatentWorld) -
     planner = CEM(horizon=4)
     counted = products(lambda: planner.plan(world, start, goal, Budget(10, 2)))
     assert counted == {torch.float32: future * 21}  # the belief's own middle, in the end
+    assert counted == products(lambda: CEM(horizon=4).plan(world, start, goal, Budget(10, 2)))
+    question, pictures = torch.zeros(2, 4, 6, 8), torch.zeros(2, 3, 8, 8)
+    for mode in (torch.inference_mode, torch.no_grad):
+        with mode():
+            attention = products(lambda: F.scaled_dot_product_attention(question, question, question))
+            assert attention == {torch.float32: 2 * 2 * (2 * 4) * 6 * 6 * 8}
+            seen = products(lambda: F.conv2d(pictures, torch.zeros(5, 3, 3, 3)))
+            assert seen == {torch.float32: 2 * 2 * 5 * 6 * 6 * 27}
+            summed = products(lambda: torch.einsum("bij,bjk->bik", torch.zeros(2, 3, 4), torch.zeros(2, 4, 5)))
+            assert summed == {torch.float32: 2 * 2 * 3 * 4 * 5}
     layer = torch.nn.Linear(3, 5).bfloat16()
     with torch.inference_mode():
         assert products(lambda: layer(torch.zeros(2, 3, dtype=torch.bfloat16))) == {torch.bfloat16: 60}

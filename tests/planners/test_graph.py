@@ -128,6 +128,13 @@ def test_the_last_leg_may_be_long_where_it_is_shorter_than_straight_ahead() -> N
     assert found.latents[-1, 1] >= HALF - 1e-6  # the last of them sees the goal
 
 
+def test_where_straight_ahead_is_as_good_that_is_what_it_says() -> None:
+    line = torch.stack([torch.linspace(-0.5, 0.5, 11), torch.zeros(11), torch.zeros(11)], 1) + at(0.0, 0.9, 0.0)
+    found = LatentGraph(Walled(), line, torch.ones(11), spacing=0.5, trusted=100.0).find_way(line[:1], line[-1:])
+    assert len(found.latents) == 0
+    assert found.words == "straight ahead, 4 steps, is as good as any recorded way"
+
+
 def test_latents_of_any_shape_will_do() -> None:
     class Tokens(Walled):
         """The same, as a grid of tokens (3, 1)."""

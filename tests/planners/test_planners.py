@@ -308,6 +308,14 @@ def test_where_it_trusts_nothing_the_plan_is_to_hold_and_says_so(planner: Sampli
     assert "every future for environment 1 leaves" in half.stopped
 
 
+def test_a_doubt_that_is_not_known_is_no_trust(point: Any) -> None:
+    model = point(doubt=lambda latents: torch.full_like(latents[..., 0], math.nan))
+    plan = CEM(horizon=5, objective=OBJECTIVE, trusted=1.0).plan(model, HERE, GOAL, Budget(40, 2))
+    assert plan.held.all()
+    assert plan.discarded == 0
+    assert plan.stopped.endswith("no future was finite and its doubt known")
+
+
 def test_who_trusts_everything_asks_no_doubt_of_every_future(point: Any) -> None:
     asked: list[int] = []
     model = point(doubt=lambda latents: (asked.append(latents.ndim), latents[..., 0].abs())[1])
