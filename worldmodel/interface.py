@@ -53,17 +53,19 @@ class ActionSpace:
         """Numbers in an action (A)."""
         return len(self.names)
 
-    def _bounds(self, like: Tensor) -> tuple[Tensor, Tensor]:
+    def bounds(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Low and high, both (A,), of the type of a tensor and where it lies."""
         return like.new_tensor(self.low), like.new_tensor(self.high)
 
-    def to_physical(self, unit: Tensor) -> Tensor:
-        """(..., A) in [-1, 1] -> (..., A) in physical units, clamped to the bounds."""
-        low, high = self._bounds(unit)
+    def to_physical(self, unit: Tensor, bounds: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """(..., A) in [-1, 1] -> (..., A) in physical units, clamped to the bounds; who does it again and again on an
+        accelerator gives those, so that they need not be carried there."""
+        low, high = bounds or self.bounds(unit)
         return low + (unit.clamp(-1.0, 1.0) + 1.0) * 0.5 * (high - low)
 
     def to_unit(self, physical: Tensor) -> Tensor:
         """(..., A) in physical units -> (..., A) in [-1, 1] (beyond it where the action is out of bounds)."""
-        low, high = self._bounds(physical)
+        low, high = self.bounds(physical)
         return (physical - low) / (high - low) * 2.0 - 1.0
 
     def check_compatible(self, other: ActionSpace) -> None:

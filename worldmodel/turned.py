@@ -172,7 +172,7 @@ def _turned(xy: Tensor, angle_rad: float) -> Tensor:
 def _turned_actions(actions: Tensor, angle_rad: float) -> Tensor:
     """(..., A): horizontal motion and the two tilts, turned alike."""
     actions = actions.clone()
-    for pair in _PAIRS:
-        among = [*pair]
+    for one, other in _PAIRS:
+        among = slice(one, other + 1)  # side by side; a list of places would be carried to the device each time
         actions[..., among] = _turned(actions[..., among], angle_rad)
     return actions

@@ -253,7 +253,7 @@ class ActionPredictor(nn.Module):
         """(N, 3): what is told stands at its time and at no place; places are measured in rows of the grid."""
         rows, columns = self.size.grid
         patches = patch_positions(steps, rows, columns, device).float()
-        patches = patches * patches.new_tensor([1.0, 1.0, rows / columns])
+        patches = torch.cat([patches[..., :2], patches[..., 2:] * (rows / columns)], -1)
         beside = torch.zeros(steps, told, 3, device=device)
         beside[..., 0] = torch.arange(steps, device=device)[:, None]
         return torch.cat([beside, patches], 1).flatten(0, 1)

@@ -70,6 +70,7 @@ class VJepa2Model:
         self.dtype = torch.bfloat16 if half else torch.float32
         self.encoder = encoder.to(self.device, self.dtype).eval().requires_grad_(False)
         self.predictor = predictor.to(self.device, self.dtype).eval().requires_grad_(False)
+        self._bounds = action_space.bounds(torch.zeros((), device=self.device))
         self.picture_key = f"observation.images.{camera}"
         self.required_keys = (self.picture_key, "observation.state")
 
@@ -93,7 +94,7 @@ class VJepa2Model:
             raise ValueError(f"{self.name} takes actions of {self.action_space.size} numbers; got {size}")
         if horizon > self.predictor.size.longest:
             raise ValueError(f"{self.name} looks at most {self.predictor.size.longest} steps ahead; got {horizon}")
-        physical = self.action_space.to_physical(actions).flatten(0, 1).to(self.device)
+        physical = self.action_space.to_physical(actions.to(self.device), self._bounds).flatten(0, 1)
         owner = torch.arange(batch, device=self.device).repeat_interleave(samples)
         futures = [
             self._imagine(latent[rows], physical[chunk])

@@ -43,6 +43,9 @@ from worldmodel import load
 from worldmodel.interface import ActionSpace
 from worldmodel.native import NativeModel
 from worldmodel.networks import Architecture, Networks
+from worldmodel.turned import Turned
+from worldmodel.vjepa2 import ActionPredictor, Encoder, Size
+from worldmodel.vjepa2_model import VJepa2Model
 
 SAMPLING: list[type[SamplingPlanner]] = [CEM, ICEM, MPPI, CMAES, RandomShooting]
 BUDGET = Budget(40, 3)
@@ -378,7 +381,32 @@ def a_latent(device: torch.device) -> tuple[LatentWorld, Tensor]:
     return LatentWorld(device=device), torch.randn(2, 256, device=device)
 
 
-@pytest.mark.parametrize("brain", [a_native, a_latent])
+def a_turned(device: torch.device) -> tuple[Turned, Tensor]:
+    model, latent = a_native(device)
+    return Turned(model, 0.3), latent
+
+
+def a_vjepa(device: torch.device) -> tuple[VJepa2Model, Tensor]:
+    sizes: dict[str, Any] = {
+        "img_size": (32, 32),
+        "patch_size": 16,
+        "num_frames": 8,
+        "tubelet_size": 2,
+        "embed_dim": 24,
+    }
+    sizes |= {"depth": 1, "num_heads": 2}
+    with device:
+        encoder, predictor = (
+            Encoder(Size(**sizes), hidden=48),
+            ActionPredictor(Size(**sizes, predictor_embed_dim=32), hidden=64),
+        )
+    for network in (encoder, predictor):
+        there: Any = network
+        there.to = lambda *_, network=network: network
+    return VJepa2Model(encoder, predictor, device=device, precision="float32"), torch.randn(2, 5, 24, device=device)
+
+
+@pytest.mark.parametrize("brain", [a_native, a_turned, a_latent, a_vjepa])
 @pytest.mark.parametrize("kind", SAMPLING, ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("words", [{}, {"knots": 3}, {"repeat": 2}], ids=str)
 def test_a_turn_never_waits_for_an_accelerator(
