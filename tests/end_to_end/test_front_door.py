@@ -145,7 +145,7 @@ WRONG = [
     ("plan samples=3", "did you mean budget.samples?"),
     ("collect task=lift", "did you mean env.task?"),
     ("plan planner=icem planner.colr=1.0", "did you mean planner.colour?"),
-    ("plan planner.colour=1.0", "known are planner.name, planner.horizon"),
+    ("plan planner.wibble=1.0", "known are planner.name, planner.horizon"),
     ("collect planner=cem", "known are policy, episodes"),
     ("plan --seed 3", "'--seed' is no key=value; say seed=..."),
     ("plan seed", "'seed' is no key=value"),
