@@ -99,9 +99,11 @@ class Subgoals:
             if key not in known:
                 raise ValueError(f"subgoals has no key {str(key)!r}{nearest(str(key), known)}")
         said = {str(key): value for key, value in words.items() if value is not None}
+        usual = {field.name: field.default for field in fields(cls)}
+        for key in ("policy", "play_steps", "play_from"):
+            if "play" not in said and said.get(key, usual[key]) != usual[key]:
+                raise ValueError(f"subgoals.{key}={said[key]} says how to play; say subgoals.play=N as well")
         if not said.get("pictures") and not said.get("data") and "play" not in said:
-            if "policy" in said:
-                raise ValueError(f"subgoals.policy={said['policy']} says how to play; say subgoals.play=N as well")
             return None
         pictures = said.pop("pictures", ())
         return cls(pictures=(pictures,) if isinstance(pictures, str) else tuple(map(str, pictures)), **said)

@@ -98,6 +98,7 @@ def test_a_benchmark_that_plays_first(tmp_path: Path) -> None:
         ({"play": 2, "ask": "never"}, "ask is 'never'; a way is asked for at the start or when stuck"),
         ({"pictures": ["a.png"], "ask": "stuck"}, "your own pictures lead from the start"),
         ({"policy": "pick"}, "says how to play; say subgoals.play=N as well"),
+        ({"data": "recorded", "play_steps": 9}, "subgoals.play_steps=9 says how to play; say subgoals.play=N as well"),
     ],
 )
 def test_what_makes_no_sense_is_refused(subgoals: dict[str, Any], said: str, tmp_path: Path) -> None:
