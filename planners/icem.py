@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -32,13 +33,7 @@ class ICEM(CEM):
     def noise(self, belief: Belief, n: int, generator: torch.Generator) -> Tensor:
         """Noise (1, n, H, A) of unit variance whose power falls with frequency."""
         white = super().noise(belief, n, generator)
-        horizon = white.shape[2]
-        frequency = torch.fft.rfftfreq(horizon, device=white.device).clamp_min(1.0 / horizon)
-        ripple = torch.fft.irfft(frequency.pow(-self.colour / 2).to(torch.complex64), n=horizon)
-        steps = torch.arange(horizon, device=white.device)
-        # Each step hears the white noise of all others, round the horizon, the nearer the louder.
-        mixing = (ripple / ripple.square().sum().sqrt())[(steps[:, None] - steps) % horizon]
-        return torch.einsum("hk,snka->snha", mixing, white)
+        return torch.einsum("hk,snka->snha", slow_mixing(white.shape[2], self.colour, white.device), white)
 
     def refit(self, belief: Belief, actions: Tensor, costs: Tensor, search: Memory) -> Belief:
         """Fit to the best of all iterations so far."""
@@ -51,3 +46,13 @@ class ICEM(CEM):
         counts = [1 + int(free * size / sum(sizes)) for size in sizes]
         counts[0] += budget.futures - sum(counts)
         return counts
+
+
+@cache
+def slow_mixing(horizon: int, colour: float, device: torch.device) -> Tensor:
+    """(H, H): how loudly each step hears the white noise of all others, round the horizon; rows of unit length."""
+    with torch.inference_mode(False):  # it is used again, whoever asks first
+        frequency = torch.fft.rfftfreq(horizon, device=device).clamp_min(1.0 / horizon)
+        ripple = torch.fft.irfft(frequency.pow(-colour / 2).to(torch.complex64), n=horizon)
+        steps = torch.arange(horizon, device=device)
+        return (ripple / ripple.square().sum().sqrt())[(steps[:, None] - steps) % horizon]
