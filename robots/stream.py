@@ -76,7 +76,7 @@ class Streamer:
         self._input, self._output = InputParameter(self._size), OutputParameter(self._size)
         limits = bounds.stacked()
         self._input.max_velocity, self._input.max_acceleration, self._input.max_jerk = (a.tolist() for a in limits)
-        self._most = limits[:2]
+        self._most = limits
         self.target = start
         self.moving = False
         self._stand(start)
@@ -150,7 +150,12 @@ class Streamer:
         velocity = np.append(now.velocity, now.gripper_velocity)
         strength = np.zeros(self._size - 1) if now.acceleration is None else now.acceleration
         acceleration = np.append(strength, now.gripper_acceleration)
-        most_velocity, most_acceleration = (limit * (1 - ROUNDING) for limit in self._most)
+        limit, hardest, jerk = self._most
+        most_velocity, most_acceleration = limit * (1 - ROUNDING), hardest * (1 - ROUNDING)
+        velocity = np.clip(velocity, -most_velocity, most_velocity)
+        # An acceleration takes some speed to fade away: by the last digit of it a movement at its limit may be too fast.
+        up, down = (np.sqrt(2 * jerk * (limit - along) * (1 - ROUNDING)) for along in (velocity, -velocity))
+        acceleration = np.clip(acceleration, -np.minimum(most_acceleration, down), np.minimum(most_acceleration, up))
         self._input.control_interface = interface
         self._input.synchronization = Synchronization.Time
         # A brake brings the joints to rest together; the gripper is not made to wait for them, it would pass its end.
@@ -159,8 +164,8 @@ class Streamer:
             [Synchronization.Time] * (self._size - 1) + [Synchronization.No] if brakes else None
         )
         self._input.current_position = _position(now).tolist()
-        self._input.current_velocity = np.clip(velocity, -most_velocity, most_velocity).tolist()
-        self._input.current_acceleration = np.clip(acceleration, -most_acceleration, most_acceleration).tolist()
+        self._input.current_velocity = velocity.tolist()
+        self._input.current_acceleration = acceleration.tolist()
         self._input.target_velocity = self._input.target_acceleration = [0.0] * self._size
 
     def _stand(self, target: JointTarget) -> None:
