@@ -299,7 +299,7 @@ def test_a_motion_that_would_span_scenes_is_refused() -> None:
         replace(RECIPE, episodes_per_scene=3, episodes_per_motion=2)
 
 
-@pytest.mark.parametrize("simulator", ["mujoco", "pybullet"])
+@pytest.mark.parametrize("simulator", ["mujoco", pytest.param("pybullet", marks=pytest.mark.slow)])
 def test_play_that_regrasps_ends_up_holding_more(simulator: str) -> None:
     """Of the same scenes, under the same noise: what was missed or lost is grasped again."""
     seeds = range(200, 212)

@@ -146,6 +146,7 @@ def test_each_process_draws_its_own_windows(whole: Path) -> None:
     assert not generators[0].equal(generators[1])
 
 
+@pytest.mark.slow
 def test_one_that_dies_ends_the_other_and_the_run_goes_on_with_the_same_curve(
     whole: Path, place: Path, tiny_dataset: Path
 ) -> None:
